@@ -1,33 +1,23 @@
-"""What miner export writes is what ingest reads: the same queries, documents, judgments and triplets."""
+"""What miner export writes is what ingest reads: its parts, names, splits and notes.
+
+test_round_trip.py asserts that the texts, judgments and triplets come back.
+"""
 
 from __future__ import annotations
 
 import json
 import shutil
-import tempfile
 from pathlib import Path
-from typing import Any
 
-import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
-import miner
 from miner.errors import InputError
-from miner.export import FORMATS as EXPORTED
-from miner.export import ExportConfig, export_run
-from miner.export.formats import Shape
-from miner.export.writers import WRITERS
 from miner.sources import SourceConfig, detect, ingest, open_source
 from miner.sources.candidates import read_candidates
 from miner.store.database import Database
-from miner.store.triplets import TRIPLET_TEXTS
-from miner.text import clean
-from tests.export_store import DOCUMENTS as DOCUMENTS_OF_STORE
 from tests.export_store import fill, made, make_run
-from tests.sources_support import beir, collect, jsonl, refused, rows, write
+from tests.sources_support import collect, refused, rows, write
 
 FORMATS = [
     "triplet",
@@ -39,158 +29,7 @@ FORMATS = [
     "dpr",
     "reranking",
 ]
-UNLABELLED = ("labeled-pair", "labeled-list")
-"""Formats in which scores replace the labels."""
 WITH_IDS = ("flagembedding", "tevatron")
-WITH_TITLES = ("tevatron", "dpr")
-"""Formats with the title and the text of a document apart; `ids` has a test of its own."""
-
-MARKS = [
-    "\t",
-    '"',
-    '""',
-    "'",
-    "\n",
-    "\r\n",
-    ",",
-    "שלום",
-    "مرحبا",
-    "日本語テキスト",
-    "\\",
-    "a b",
-    "NA",
-    "1.0",
-    "[x]",
-]
-TEXTS = st.lists(st.one_of(st.sampled_from(MARKS), st.text(max_size=8)), max_size=5).map("".join)
-
-
-def numbered(texts: list[str]) -> list[str]:
-    """Returns the texts with a number each, so that none is empty, equals or contains another one."""
-    return [clean(f"<{number:03}>{text}.")[0] for number, text in enumerate(texts)]
-
-
-def joined(title: str, text: str) -> str:
-    """Returns a document as one text, as formats without titles have it."""
-    return f"{title} {text}" if title else text
-
-
-def triplets_of(texts: list[str], titles: list[str]) -> pa.Table:
-    """Returns the triplets of two queries with two positives and the two other documents each."""
-    texts = numbered(texts)
-    documents = [(clean(title)[0], text) for title, text in zip(titles, texts[2:], strict=True)]
-    rows = [
-        (f"q{q}", texts[q], f"d{p}", *documents[p], f"d{n}", *documents[n], 5.0 - p / 8, 2.0 - rank / 8, rank)
-        for q in range(2)
-        for p in (q, q + 1)
-        for rank, n in enumerate((n for n in range(4) if n not in (q, q + 1)), 1)
-    ]
-    names = [
-        *("query_id", "query", "positive_id", "positive_title", "positive_text"),
-        *("negative_id", "negative_title", "negative_text", "positive_score", "negative_score", "rank"),
-    ]
-    columns = dict(zip(names, map(list, zip(*rows, strict=True)), strict=True))
-    others = {name: [1] * len(rows) for name in TRIPLET_TEXTS.names if name not in columns}
-    return pa.table(columns | others).select(TRIPLET_TEXTS.names).cast(TRIPLET_TEXTS)
-
-
-@settings(max_examples=20, deadline=None)
-@given(
-    st.lists(TEXTS, min_size=6, max_size=6),
-    st.lists(st.one_of(st.just(""), TEXTS), min_size=4, max_size=4),
-    st.sampled_from(FORMATS),
-    st.booleans(),
-    st.data(),
-)
-def test_any_texts_come_back(
-    texts: list[str], titles: list[str], name: str, scores: bool, data: st.DataObject
-) -> None:
-    scores = scores and name != "reranking"
-    triplets, form = triplets_of(texts, titles), EXPORTED[name]
-    rows = form.rows(triplets, Shape(scores, 2, "r"))
-    flat = [one for one in form.file_types if one != "datasets" and not (one == "csv" and scores)]
-    nested = any(pa.types.is_nested(column.type) for column in rows.schema)
-    file_type = data.draw(st.sampled_from([one for one in flat if one != "csv" or not nested]))
-    with tempfile.TemporaryDirectory() as folder:
-        write(
-            Path(folder) / "manifest.json",
-            json.dumps({"run": {"split": "train"}, "written_by": "hardneg-miner"}),
-        )
-        (Path(folder) / "data").mkdir()
-        with WRITERS[file_type](Path(folder) / "data" / f"train.{file_type}", rows.schema) as writer:
-            writer(rows)
-        found, candidates = collect(folder), read_candidates(folder).table.to_pylist()
-    assert "rejected" not in found
-    queries = {row["query_id"]: row["text"] for row in found["queries"]}
-    documents = {row["doc_id"]: joined(row["title"], row["text"]) for row in found["documents"]}
-    expected = triplets.to_pylist()
-    assert set(queries.values()) == {row["query"] for row in expected}
-    columns = [(f"{side}_title", f"{side}_text") for side in ("positive", "negative")]
-    given_texts = {(row[title], row[text]) for row in expected for title, text in columns}
-    assert set(documents.values()) == {joined(*one) for one in given_texts}
-    if name in WITH_TITLES:
-        assert {(row["title"], row["text"]) for row in found["documents"]} == given_texts
-    pairs = {
-        side: {
-            (row["query"], joined(row[f"{side}_title"], row[f"{side}_text"])): row[f"{side}_score"]
-            for row in expected
-        }
-        for side in ("positive", "negative")
-    }
-    judged = [(queries[row["query_id"]], documents[row["doc_id"]]) for row in found.get("judgments", [])]
-    assert set(judged) == (set() if scores and name in UNLABELLED else set(pairs["positive"]))
-    seen = {(queries[row["query_id"]], documents[row["doc_id"]]): row["score"] for row in candidates}
-    assert set(seen) == {*pairs["positive"], *pairs["negative"]}
-    if scores:
-        assert seen == pairs["positive"] | pairs["negative"]
-
-
-DOCUMENTS = "SELECT text FROM document_texts"
-QUERIES = "SELECT text FROM queries"
-JUDGMENTS = """SELECT q.text, d.text, relevance, split FROM judgments
-    JOIN queries q USING (query_id) JOIN document_texts d USING (doc_id)"""
-TITLES = "SELECT doc_id, title, text FROM documents ORDER BY doc_id"
-TRIPLETS = "SELECT query, positive, negative FROM triplet_texts"
-
-
-def content(store: Path) -> list[list[tuple[Any, ...]]]:
-    return [sorted(set(rows(store, query))) for query in (DOCUMENTS, QUERIES, JUDGMENTS)]
-
-
-def mined(store: Path, candidates: Path) -> list[tuple[Any, ...]]:
-    """Mines all negatives among the candidates; returns the texts of the triplets."""
-    miner.mine(str(store), candidates=[str(candidates)], bm25=False, negatives=20, relative_margin=0.0)
-    return sorted(set(rows(store, TRIPLETS)))
-
-
-def test_ingest_mine_export_ingest_mine_gives_the_same(tmp_path: Path) -> None:
-    texts = numbered(['\t"a"\n', "שלום مرحبا", "日本語テキスト", "a, b", "\r\n''", "NA"])
-    judged = [(f"q{q}", f"d{p}", 1) for q in range(2) for p in (q, q + 1)]
-    ids = [f"d{number}" for number in range(4)]
-    folder = beir(
-        tmp_path / "set",
-        dict(zip(ids, zip(["", "a title", "שלום", "\t"], texts[2:], strict=True), strict=True)),
-        {"q0": texts[0], "q1": texts[1]},
-        train=judged,
-    )
-    run = [
-        {"query_id": f"q{q}", "doc_id": f"d{d}", "score": 2 - d / 8 + 3 * (d in (q, q + 1))}
-        for q in range(2)
-        for d in range(4)
-    ]
-    first = tmp_path / "first.duckdb"
-    ingest(first, str(folder))
-    triplets = mined(first, write(tmp_path / "run.jsonl", jsonl(*run)))
-    assert len(triplets) == 8
-    for format, scores in (("triplet", False), ("flagembedding", True), ("tevatron", False), ("ids", False)):
-        out, again = tmp_path / format, tmp_path / f"{format}.duckdb"
-        with Database.open(first, read_only=True) as store:
-            export_run(store, out, ExportConfig(format=format, scores=scores))
-        assert ingest(again, str(out)).rejected == ()
-        assert content(again) == content(first)
-        assert mined(again, out) == triplets
-        if format in ("tevatron", "ids"):
-            assert rows(again, TITLES) == rows(first, TITLES)
 
 
 @pytest.fixture(scope="module")
@@ -365,29 +204,6 @@ def test_parts_of_an_export_of_ids_on_the_hub_are_mined(
     store = tmp_path / "s.duckdb"
     ingest(store, [f"hf:{id_export}:{part}" for part in ("queries", "documents", "triplet-hard")])
     assert rows(store, "SELECT count(*), min(relevance) FROM judgments") == [(3, 1.0)]
-
-
-@settings(max_examples=8, deadline=None)
-@given(st.lists(st.tuples(st.one_of(st.just(""), TEXTS), TEXTS), min_size=5, max_size=5))
-def test_titles_come_back_from_an_export_of_ids(found: list[tuple[str, str]]) -> None:
-    texts = numbered([text for _, text in found])
-    titles = [clean(title)[0] for title, _ in found]
-    with tempfile.TemporaryDirectory() as name:
-        folder = Path(name)
-        with Database.open(folder / "s.duckdb", create=True) as store:
-            fill(store)
-            for (doc_id, _, _), title, text in zip(DOCUMENTS_OF_STORE, titles, texts, strict=True):
-                store.execute(
-                    "UPDATE documents SET title = $1, text = $2 WHERE doc_id = $3", [title, text, doc_id]
-                )
-            made(store, folder / "out", format="ids")
-        with pytest.MonkeyPatch.context() as patch:
-            patch.setattr("miner.sources.tabular.ROWS_PER_BATCH", 2)
-            documents = collect(folder / "out")["documents"]
-    assert sorted((row["doc_id"], row["title"], row["text"]) for row in documents) == sorted(
-        (doc_id, *pair)
-        for (doc_id, _, _), pair in zip(DOCUMENTS_OF_STORE, zip(titles, texts, strict=True), strict=True)
-    )
 
 
 def test_titles_that_do_not_fit_the_documents_are_refused(id_export: Path, tmp_path: Path) -> None:
