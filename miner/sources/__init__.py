@@ -12,7 +12,7 @@ from typing import cast
 
 from miner.engine.files import WAIT, locked, replacing, spilling
 from miner.engine.progress import SILENT, Progress, showing
-from miner.errors import InputError, UsageError, listed
+from miner.errors import InputError, UsageError, listed, near, shown
 from miner.sources import (
     beir,
     esci,
@@ -31,7 +31,7 @@ from miner.sources import (
     trec,
 )
 from miner.sources.chunks import Chunking
-from miner.sources.config import FORMATS, SourceConfig
+from miner.sources.config import FORMATS, NO_COLUMN, SourceConfig
 from miner.sources.files import AS_TABLE, SPREADSHEETS, File, files_in, locate
 from miner.sources.memory import is_rows, open_memory
 from miner.sources.nested import NESTED
@@ -100,6 +100,7 @@ def ingest(
     chunking = Chunking.of(config)
     with showing(progress):
         opened = [one if isinstance(one, Source) else open_source(one, config) for one in given]
+    _require_named(opened, config)
     store, understood = Path(store_path), list[str]()
     with (
         _opened(store) as file,
@@ -132,6 +133,20 @@ def ingest(
                 advance,
             )
         return replace(report, understood=tuple(understood))
+
+
+def _require_named(sources: Sequence[Source], config: SourceConfig) -> None:
+    """Raises InputError for a column that an option names and no source has.
+
+    A source does not need the columns of the others: a corpus has no query.
+    """
+    columns = dict.fromkeys(column for source in sources for column in source.columns)
+    for column, setting in config.named_columns.items():
+        if column not in (*columns, NO_COLUMN):
+            raise InputError(
+                f"{listed(one.name for one in sources)}: no column '{shown(column)}'{near(column, columns)}",
+                f"the columns: {listed(columns) or 'none'}; name yours with --set {setting}, or leave it out",
+            )
 
 
 def _require_order(store: str, sources: Sequence[object]) -> None:
@@ -224,7 +239,7 @@ def _may_be_table(found: str, source: str, path: Path, config: SourceConfig) -> 
     """Returns whether options that name columns make a table of a source that looks like another layout."""
     if found != "trec" or not path.is_file() or not tabular.is_table(file := File(path, source)):
         return found in _TABLES_TOO
-    return not config.header or bool(config.named_columns & set(tabular.open_table(file).columns))
+    return not config.header or bool(set(config.named_columns) & set(tabular.open_table(file).columns))
 
 
 def _prefixed(source: str, prefix: str) -> str:

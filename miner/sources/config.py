@@ -138,10 +138,10 @@ class SourceConfig:
         return not self.header or bool(self.named_columns)
 
     @property
-    def named_columns(self) -> set[str]:
-        """The columns that options name."""
-        named = (part for part in fields(self) if part.name.endswith("_column"))
-        return {value for part in named if (value := getattr(self, part.name)) != part.default}
+    def named_columns(self) -> Mapping[str, str]:
+        """The columns that options name, with the last option that names each."""
+        named = {part.name: part.default for part in fields(self) if part.name.endswith("_column")}
+        return {value: name for name, default in named.items() if (value := getattr(self, name)) != default}
 
     def _check_columns(self) -> None:
         if self.header and self.columns is not None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from shlex import quote
 
@@ -151,7 +151,7 @@ def _pairs(table: Table, config: SourceConfig, kind: str | None = None) -> Layou
     for column, option in options:
         if column is not None:
             table.require([column], option)
-    if kind == "triplets" and not negatives:
+    if not negatives and (kind == "triplets" or config.negative_column != _DEFAULTS.negative_column):
         table.require([config.negative_column], "--set negative_column")
     query_id = config.query_id_column or _named(table, config, "query_id")
     if query_id is None and shape is not None and shape.has_ids and "query_id" in table.columns:
@@ -217,9 +217,11 @@ def _one_kind(table: Table, config: SourceConfig) -> Layout | None:
     """Returns the layout of a table of queries or of documents alone: an id and a text; else None."""
     columns, texts = set(table.columns), {config.text_column, *_DOCUMENT_TEXTS}
     if columns <= _OF_DOCUMENTS | texts and columns & texts and table.first_row is None:
-        found = _documents(table, config)
         if not _is_named_queries(table.origin):
-            return found
+            return _documents(table, config)
+        if config.query_id_column is not None:
+            table.require([config.query_id_column], "--set query_id_column")
+        found = _documents(table, replace(config, document_id_column=None))
         return Layout("queries", query_id=config.query_id_column or found.document_id, text=found.text)
     text = next((name for name in (config.text_column, "query") if name in columns), None)
     query_id = config.query_id_column or "query_id"
@@ -262,6 +264,12 @@ def _documents(table: Table, config: SourceConfig) -> Layout:
 
 def _fail(table: Table, config: SourceConfig) -> Layout:
     """Raises InputError for a table that has neither pairs nor labels."""
+    for column, option in (
+        (config.query_id_column, "--set query_id_column"),
+        (config.document_id_column, "--set document_id_column"),
+    ):
+        if column is not None and config.text_column in table.columns:
+            table.require([column], option)
     pairs = {"--query-column": config.query_column, "--positive-column": config.positive_column}
     labels = {"--text-column": config.text_column, "--label-column": config.label_column}
     given = {

@@ -71,6 +71,8 @@ class Source:
     """The format that the source is read as, and what its columns hold; empty for what needs no word."""
     annotated: bool = False
     """Whether several people may have judged a pair: then they may disagree."""
+    columns: tuple[str, ...] = ()
+    """The columns that options may name."""
 
 
 class Rows:

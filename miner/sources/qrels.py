@@ -224,6 +224,7 @@ def judged_source(
         table_judgments(read),
         "\n".join(notes),
         read_as="; ".join(judgments_as([table for table, _ in tables])),
+        columns=tuple(dict.fromkeys(column for table, _ in tables for column in table.columns)),
     )
 
 

@@ -150,6 +150,7 @@ def from_tables(
         "\n".join(filter(None, notes)),
         kinds[0] == "labels",
         (f"{called}, " if called else "") + read_as([(table, layout) for table, layout, _ in read]),
+        tuple(dict.fromkeys(column for table, _ in tables for column in table.columns)),
     )
 
 
