@@ -468,7 +468,7 @@ def test_documents_queries_and_judgments_as_tables(tmp_path: Path) -> None:
     ("source", "settings", "error", "message"),
     [
         ([{"query": "a", "positve": "b"}], {}, InputError, "positive"),
-        ([{"query": "a", "positive": "b"}, {"query": "c"}], {}, InputError, "list:2: no key 'positive'"),
+        ([{"query": "a", "positive": "b"}, {"query": "c"}], {}, InputError, "column 'positive' is empty"),
         (
             pd.DataFrame({"query": ["a", 1], "positive": ["b", "c"]}),
             {},

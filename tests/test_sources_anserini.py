@@ -105,7 +105,7 @@ def test_keys_that_are_not_read_are_listed(tmp_path: Path) -> None:
 def test_what_is_wrong_is_named(tmp_path: Path) -> None:
     write(tmp_path / "set/topics.tsv", "1\ta\n")
     write(tmp_path / "set/docs.json", '[{"id": "1", "contents": "a"}, {"id": "2"}]')
-    assert refused(tmp_path, tmp_path / "set") == "DIR/set/docs.json:2: no key for the text; its keys: id"
+    assert "DIR/set/docs.json:2: no key for the text; its keys: id" in refused(tmp_path, tmp_path / "set")
     write(tmp_path / "set/docs.json", jsonl(*DOCUMENTS, {"id": "9", "contents": ["a"]}))
     assert "DIR/set/docs.json:4: 'contents' holds a list, not text" in refused(tmp_path, tmp_path / "set")
     write(tmp_path / "set/docs.json", '{\n"id": "1",\n"contents": "a"')

@@ -201,12 +201,24 @@ def test_misspelt_option_never_falls_back(tmp_path: Path) -> None:
     assert message.startswith("DIR/p.csv: no column 'negative'")
 
 
-def test_missing_key_in_a_later_line(tmp_path: Path) -> None:
-    path = write(tmp_path / "p.jsonl", jsonl(PAIRS[0], {"query": "x", "positives": "y"}))
-    assert refused(tmp_path, path) == (
-        "DIR/p.jsonl:2: no key 'positive' (did you mean 'positives'?); "
-        "write this key in each row, with null for a missing value"
-    )
+@pytest.mark.parametrize(
+    ("bad", "reason"),
+    [({"query": "x", "positives": "y"}, "empty_text"), ({"positive": "y"}, "empty_text")],
+)
+def test_a_key_that_a_row_lacks_is_a_missing_value(tmp_path: Path, bad: dict[str, str], reason: str) -> None:
+    path = write(tmp_path / "p.jsonl", jsonl(PAIRS[0], bad))
+    assert "first: DIR/p.jsonl:2: column '" in refused(tmp_path, path)
+    for source in (str(path), [PAIRS[0], bad]):
+        store = tmp_path / f"{type(source).__name__}.duckdb"
+        report = ingest(store, source, SourceConfig(max_bad=1))
+        assert (report.added["judgments"], [found.reason for found in report.rejected]) == (1, [reason])
+
+
+def test_a_document_may_lack_the_key_of_the_id(tmp_path: Path) -> None:
+    path = write(tmp_path / "p.jsonl", jsonl({"id": "1", "text": "a"}, {"text": "b"}, {"id": "3"}))
+    report = ingest(tmp_path / "s.duckdb", str(path), SourceConfig(max_bad=1))
+    assert report.added["documents"] == 1
+    assert {found.reason: found.rows for found in report.rejected} == {"empty_id": 1, "empty_text": 1}
 
 
 def test_broken_json(tmp_path: Path) -> None:

@@ -135,12 +135,11 @@ def text_parts(file: File, kind: str) -> Iterator[Part]:
 
 def _text(rows: Rows, kind: str, origin: str, number: int, text: str) -> None:
     record = parse_json(text, origin, number)
-    for key in ("_id", "text"):
+    for key, reason in (("_id", "empty_id"), ("text", "empty_text")):
         if key not in record:
-            raise InputError(
-                f"{origin}:{number}: no key '{key}'{near(key, record)}",
-                f"its keys: {listed(record) or 'none'}",
-            )
+            rows.start(kind, origin, number, text)
+            rows.reject(reason, f"no key '{key}'{near(key, record)}; its keys: {listed(record) or 'none'}")
+            return
     try:
         identity, content = as_text(record["_id"], "_id"), as_text(record["text"], "text")
         title = as_text(record.get("title"), "title")

@@ -166,7 +166,7 @@ def _rows(table: Table, file: File, choose: Callable[[Sequence[str]], Choice]) -
     single = [name for role, name in choice.items() if role not in LISTS]
     several = [name for role, name in choice.items() if role in LISTS]
     found: dict[str, list[object]] = {name: [] for name in (*single, *several)}
-    for record in table.read(single, several, single):
+    for record in table.read(single, several):
         if record.problem is not None:
             raise InputError(f"{file.origin}:{record.line}: {record.problem[1]}", "correct the row")
         for name, value in zip(single, record.values, strict=True):

@@ -45,9 +45,7 @@ def open_delimited(file: File, config: SourceConfig, sign: str = "", layout: str
     while least and names[least - 1] == SKIPPED:
         least -= 1
 
-    def _read(
-        texts: Sequence[str], passages: Sequence[str] = (), required: Sequence[str] = ()
-    ) -> Iterator[Record]:
+    def _read(texts: Sequence[str], passages: Sequence[str] = ()) -> Iterator[Record]:
         chosen, several = ([positions[name] for name in columns] for columns in (texts, passages))
         rows = _rows(file, sign, quoted)
         if config.header:

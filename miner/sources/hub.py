@@ -121,9 +121,7 @@ def columns_of(name: str, configuration: str) -> list[str]:
 
 
 def _reader(data: Dataset) -> Read:
-    def _read(
-        texts: Sequence[str], passages: Sequence[str] = (), required: Sequence[str] = ()
-    ) -> Iterator[Record]:
+    def _read(texts: Sequence[str], passages: Sequence[str] = ()) -> Iterator[Record]:
         names = {c: data.features[c].names for c in texts if hasattr(data.features[c], "names")}
         chosen = data.select_columns(list(dict.fromkeys([*texts, *passages]))).with_format("arrow")
         done = 0

@@ -117,7 +117,7 @@ def id_parts(readings: Sequence[Reading]) -> Iterator[Part]:
         names = reading.columns
         texts = [names.query] if names.text is None else [names.query, names.text]
         lists = [name for name in names.read if name not in texts]
-        for record in reading.table.read(texts, lists, texts[:1]):
+        for record in reading.table.read(texts, lists):
             rows.size += record.size
             rows.start("rows of ids", reading.table.origin, record.line, *record.content, reading.split)
             _take(rows, record, lists, reading)

@@ -291,7 +291,7 @@ class _Titles:
         """Yields the id and the title of each document that has one, and where they are."""
         for table in self._tables:
             columns = _title_columns(table)
-            for record in table.read(columns, (), columns) if columns else ():
+            for record in table.read(columns) if columns else ():
                 if record.problem is not None:
                     raise InputError(f"{table.origin}:{record.line}: {record.problem[1]}", "correct the row")
                 identity, title = (value or "" for value in record.values)
@@ -304,10 +304,8 @@ class _Titles:
             return table, layout
         columns = [column for column in (layout.document_id, layout.text) if column is not None]
 
-        def _read(
-            texts: Sequence[str], passages: Sequence[str] = (), required: Sequence[str] = ()
-        ) -> Iterator[Record]:
-            for record in table.read(columns, (), columns):
+        def _read(texts: Sequence[str], passages: Sequence[str] = ()) -> Iterator[Record]:
+            for record in table.read(columns):
                 if record.problem is not None:
                     yield record
                     continue

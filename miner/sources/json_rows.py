@@ -8,7 +8,7 @@ from functools import partial
 from typing import Any, NamedTuple
 
 from miner.engine.progress import SILENT, shown_progress
-from miner.errors import InputError, near, shown
+from miner.errors import InputError, shown
 from miner.sources.files import File, lines
 from miner.sources.table import LIST, OBJECT, Record, Table, text_record
 from miner.sources.values import JSON, parse_json
@@ -42,16 +42,8 @@ def open_json(file: File) -> Table:
         _require_rows(file, first)
     columns, nested = _keys(file, array)
 
-    def _read(
-        texts: Sequence[str], passages: Sequence[str] = (), required: Sequence[str] = ()
-    ) -> Iterator[Record]:
+    def _read(texts: Sequence[str], passages: Sequence[str] = ()) -> Iterator[Record]:
         for number, size, record in json_objects(file, array):
-            for key in required:
-                if key not in record:
-                    raise InputError(
-                        f"{file.origin}:{number}: no key '{shown(key)}'{near(key, record)}",
-                        "write this key in each row, with null for a missing value",
-                    )
             yield text_record(
                 number,
                 size,

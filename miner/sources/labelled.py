@@ -26,7 +26,7 @@ def label_parts(tables: Sequence[tuple[Table, str]], config: SourceConfig) -> It
     rows, labels, groups = Rows(), dict[str, str](), _Groups()
     columns = (config.text_column, config.label_column)
     for table, split in tables:
-        for record in table.read(columns, (), columns):
+        for record in table.read(columns):
             rows.size += record.size
             rows.start("texts", table.origin, record.line, *record.content, split)
             _take(rows, record, labels, groups, split)

@@ -129,9 +129,7 @@ def _arrow_table(origin: str, table: pa.Table) -> Table:
     if twice is not None:
         raise InputError(f"{origin}: two columns named '{shown(twice)}'", "rename one of them")
 
-    def _read(
-        texts: Sequence[str], passages: Sequence[str] = (), required: Sequence[str] = ()
-    ) -> Iterator[Record]:
+    def _read(texts: Sequence[str], passages: Sequence[str] = ()) -> Iterator[Record]:
         done = 0
         chosen = table.select(list(dict.fromkeys([*texts, *passages])))
         for batch in chosen.to_batches(max_chunksize=ROWS_PER_BATCH):
@@ -150,20 +148,12 @@ def _rows_table(origin: str, rows: Sequence[Mapping[str, Any]]) -> Table:
             if isinstance(value, Mapping | list | tuple):
                 what = OBJECT if isinstance(value, Mapping) else LIST
                 nested[str(key)] = what if nested.get(str(key), what) == what else f"{LIST} or {OBJECT}"
-    return Table(origin, tuple(columns), len(rows), "rows", _reader(origin, rows), nested)
+    return Table(origin, tuple(columns), len(rows), "rows", _reader(rows), nested)
 
 
-def _reader(origin: str, rows: Sequence[Mapping[str, Any]]) -> Read:
-    def _read(
-        texts: Sequence[str], passages: Sequence[str] = (), required: Sequence[str] = ()
-    ) -> Iterator[Record]:
+def _reader(rows: Sequence[Mapping[str, Any]]) -> Read:
+    def _read(texts: Sequence[str], passages: Sequence[str] = ()) -> Iterator[Record]:
         for number, row in enumerate(rows, 1):
-            for key in required:
-                if key not in row:
-                    raise InputError(
-                        f"{origin}:{number}: no key '{shown(key)}'{near(key, map(str, row))}",
-                        "give each row this key, with None for a missing value",
-                    )
             yield text_record(
                 number,
                 1,

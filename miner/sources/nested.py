@@ -92,9 +92,7 @@ class NestedFormat:
                 if isinstance(value, dict | list):
                     nested[name] = OBJECT if isinstance(value, dict) else LIST
 
-        def _read(
-            texts: Sequence[str], passages: Sequence[str] = (), required: Sequence[str] = ()
-        ) -> Iterator[Record]:
+        def _read(texts: Sequence[str], passages: Sequence[str] = ()) -> Iterator[Record]:
             for (number, size), row in self._flat(file):
                 if row.problem is not None:
                     yield Record(number, size, (), (), row.problem)

@@ -112,7 +112,7 @@ def _pairs(table: Table) -> list[pa.Table]:
     several = [*layout.passages, *dict.fromkeys(layout.scores.values())]
     cut = len(layout.passages)
     positives, negatives = _PairColumns(), _PairColumns()
-    for record in table.read(layout.texts, several, [layout.query]):
+    for record in table.read(layout.texts, several):
         if record.problem is not None or is_blank(record.values[0]):
             continue
         query_id = record.values[1] if layout.query_id else content_id("q-", record.values[0] or "")

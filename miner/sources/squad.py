@@ -108,7 +108,7 @@ def _flat_parts(tables: Sequence[tuple[Table, str]]) -> Iterator[Part]:
     rows = Rows()
     for table, split in tables:
         optional = [name for name in ("id", "title", "is_impossible") if name in table.columns]
-        for record in table.read(("question", *optional), ("context", "answers"), _FLAT[:2]):
+        for record in table.read(("question", *optional), ("context", "answers")):
             rows.size += record.size
             rows.start("questions", table.origin, record.line, *record.content, split)
             if record.problem is not None:

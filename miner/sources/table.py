@@ -44,13 +44,10 @@ class Record(NamedTuple):
 class Read(Protocol):
     """Yields the rows of a table with the values of chosen columns."""
 
-    def __call__(
-        self, texts: Sequence[str], passages: Sequence[str] = (), required: Sequence[str] = ()
-    ) -> Iterator[Record]:
+    def __call__(self, texts: Sequence[str], passages: Sequence[str] = ()) -> Iterator[Record]:
         """Reads columns of single texts, and columns of passages, of which a row may have a list.
 
-        All must be columns of the table. A value that a row of JSON lacks is None. Raises InputError if it
-        is a `required` one.
+        All must be columns of the table. A value that a row of JSON lacks is None.
         """
         ...
 

@@ -208,7 +208,7 @@ def _pairs(source: str, tables: Sequence[Read], config: SourceConfig) -> Iterato
     rows, grades = Rows(), Grades(config)
     for table, layout, split in tables:
         taken = _Pairs(rows, layout, grades, split)
-        for record in table.read(layout.texts, layout.passages, (layout.query, layout.positive)):
+        for record in table.read(layout.texts, layout.passages):
             rows.size += record.size
             rows.start(layout.kind, table.origin, record.line, *record.content, split)
             taken.take(record)
@@ -304,7 +304,7 @@ def one_kind_parts(source: str, tables: Sequence[Read], config: SourceConfig) ->
     rows = Rows()
     for table, layout, _ in tables:
         named = layout.query_id or layout.document_id
-        for record in table.read(layout.texts, (), (named, layout.text) if named else (layout.text,)):
+        for record in table.read(layout.texts):
             rows.size += record.size
             rows.start(layout.kind, table.origin, record.line, *record.content)
             values = [value or "" for value in record.values]
@@ -435,9 +435,7 @@ def _open_parquet(file: File) -> Table:
         raise InputError(f"{file.origin}: not a Parquet file: {error}", "write it again") from error
     share = file.size // max(parquet.metadata.num_rows, 1)
 
-    def _read(
-        texts: Sequence[str], passages: Sequence[str] = (), required: Sequence[str] = ()
-    ) -> Iterator[Record]:
+    def _read(texts: Sequence[str], passages: Sequence[str] = ()) -> Iterator[Record]:
         number = 0
         try:
             for batch in parquet.iter_batches(

@@ -361,12 +361,11 @@ def _json_records(file: File, kind: _FileKind, unread_keys: dict[str, None]) -> 
     for number, size, record in _records(file, kind.form):
         rows.size += size
         keys = (_key(record, ids), _key(record, texts), "title")
-        if keys[0] is None or keys[1] is None:
-            raise InputError(
-                f"{file.origin}:{number}: no key for {'the text' if keys[0] else 'the id'}",
-                f"its keys: {listed(record) or 'none'}",
-            )
         rows.start(noun, file.origin, number, record)
+        if keys[0] is None or keys[1] is None:
+            reason, what = ("empty_text", "the text") if keys[0] else ("empty_id", "the id")
+            rows.reject(reason, f"no key for {what}; its keys: {listed(record) or 'none'}")
+            continue
         unread_keys.update(dict.fromkeys(key for key in record if key not in keys))
         try:
             identity, text, title = (as_text(record.get(key), key) or "" for key in keys if key)
