@@ -271,7 +271,8 @@ REFUSED = {
         {},
         ": no columns 'query' and 'positive' for pairs, nor column 'label' (did you mean 'label_text'?) for "
         "labels; its columns: text, label_text; name yours with --query-column and --positive-column, or "
-        "--label-column; if it is a corpus alone, without queries: --format documents",
+        "--label-column; if it is a corpus alone, without queries: --format documents --set "
+        "document_id_column=NAME",
     ),
     "an object over several lines": (
         "t.json",

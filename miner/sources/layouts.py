@@ -22,6 +22,10 @@ _DOCUMENT_IDS = ("doc_id", "_id", "id", "passage_id", "pid", "docid", "docno", "
 _DOCUMENT_TEXTS = ("text", "contents")
 _OF_DOCUMENTS = frozenset({*_DOCUMENT_IDS, *_DOCUMENT_TEXTS, "title", "url", "metadata"})
 """A table with no other columns is a corpus alone. With others it may be labels: an option has to say."""
+_IDS_OF_QUERIES = ("query_id", "query-id", "qid", "question_id", "topic_id")
+_IDS_OF_POSITIVES = (*(name for name in _DOCUMENT_IDS if name not in ("id", "_id")),
+                     "positive_id", "pos_id", "doc-id", "corpus_id", "corpus-id")  # fmt: skip
+"""Columns beside pairs that seem to have the ids of queries and of positives: an option has to say."""
 _QUERIES = re.compile(r"quer|topic|question", re.IGNORECASE)
 _NO_QUERIES = re.compile(r"doc|corpus|collection|passage", re.IGNORECASE)
 _PAIRS = (
@@ -62,6 +66,8 @@ class Layout:
     """The columns of rows of ids."""
     judged: bool = True
     """Whether the rows say which passages of `positive` are relevant."""
+    has_negatives: bool = True
+    """Whether a row has a negative, if there are columns for them."""
 
     @property
     def texts(self) -> tuple[str, ...]:
@@ -87,6 +93,32 @@ class Layout:
     def read(self) -> frozenset[str]:
         """All columns to read."""
         return frozenset((*self.texts, *self.passages, *(self.id_rows.read if self.id_rows else ())))
+
+
+def look_for_negatives(table: Table, layout: Layout) -> Layout:
+    """Returns the layout with `has_negatives` set; reads the rows up to the first one with a negative."""
+    columns = layout.id_rows.negatives if layout.id_rows else layout.negatives
+    if not columns:
+        return layout
+    found = any(any(record.passages) for record in table.read((), columns))
+    return replace(layout, has_negatives=found)
+
+
+def id_options(columns: Sequence[str], layout: Layout) -> str:
+    """Returns a hint on the options that read ids from columns that are not read; empty if there are none."""
+    options = []
+    if layout.kind in ("pairs", "triplets"):
+        for setting, known, taken in (
+            ("query_id_column", _IDS_OF_QUERIES, layout.query_id),
+            ("document_id_column", _IDS_OF_POSITIVES, layout.document_id),
+        ):
+            name = next((name for name in columns if name.lower() in known), None)
+            if name is not None and taken is None:
+                options.append(f"--set {quote(f'{setting}={name}')}")
+    elif layout.kind == "documents" and layout.document_id is None:
+        options.append("--set document_id_column=NAME")
+    which = "to read these" if layout.kind != "documents" else "if a column has them"
+    return f"; ids are made from the texts; {which}: {' '.join(options)}" if options else ""
 
 
 def find_layout(table: Table, config: SourceConfig) -> Layout:
@@ -299,9 +331,18 @@ def _fail(table: Table, config: SourceConfig) -> Layout:
         hint += f"; name yours, such as {example}"
     elif open_options:
         hint += f"; name yours with {_or(open_options)}"
-    if config.text_column in table.columns and not given:
-        hint += "; if it is a corpus alone, without queries: --format documents"
+    if not example and not set(given) - {"--text-column"} and not only_pairs:
+        hint += f"; if it is a corpus alone, without queries: {_corpus_options(table, config)}"
     raise InputError(f"{table.origin}: no {', nor '.join(parts)}", hint)
+
+
+def _corpus_options(table: Table, config: SourceConfig) -> str:
+    """Returns the options that read a table as documents alone."""
+    text = next((name for name in (config.text_column, *_DOCUMENT_TEXTS) if name in table.columns), None)
+    is_default = config.text_column == _DEFAULTS.text_column
+    option = f" --text-column {quote(text) if text else 'NAME'}"
+    identity = "" if set(_DOCUMENT_IDS) & set(table.columns) else " --set document_id_column=NAME"
+    return f"--format documents{'' if text and is_default else option}{identity}"
 
 
 def _or(options: Sequence[str]) -> str:

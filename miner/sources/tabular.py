@@ -19,7 +19,7 @@ from miner.sources.grades import Grades, is_grade, require_graded
 from miner.sources.id_rows import Reading, id_parts
 from miner.sources.json_rows import open_json
 from miner.sources.labelled import label_parts
-from miner.sources.layouts import Layout, find_layout
+from miner.sources.layouts import Layout, find_layout, id_options, look_for_negatives
 from miner.sources.part import Part, Rows, Source
 from miner.sources.qrels import has_candidates, is_judgments
 from miner.sources.rankings import is_run, run_error
@@ -136,6 +136,7 @@ def from_tables(
             "use it for pairs or triplets",
         )
     require_graded([(table, layout) for table, layout, _ in read], config)
+    read = [(table, look_for_negatives(table, layout), split) for table, layout, split in read]
     total = sum(table.size for table, _ in tables)
     notes = [*notes, *(table.note for table, _ in tables if table.note), *_unread(read), note]
     notes += _without_judgments(source, [layout for _, layout, _ in read])
@@ -169,7 +170,7 @@ _MINERS = ("flagembedding", "tevatron", "dpr")
 
 def _may_be_mined(layout: Layout) -> bool:
     """Returns whether negatives count as judged that a tool's own miner may have added."""
-    if layout.mined:
+    if layout.mined or not layout.has_negatives:
         return False
     if layout.id_rows is not None:
         return bool(layout.id_rows.negatives)
@@ -201,7 +202,7 @@ def _unread(read: Sequence[Read]) -> list[str]:
             "mined, so they are not judged"
         )
     names = listed(table.described(column) for column, table in columns.items())
-    return [f"not read: columns {names}{hint}"]
+    return [f"not read: columns {names}{hint}{id_options(list(columns), read[0][1])}"]
 
 
 def _pairs(source: str, tables: Sequence[Read], config: SourceConfig) -> Iterator[Part]:

@@ -45,6 +45,8 @@ def _roles(layout: Layout) -> dict[str, str]:
     """Returns the columns that are read with what each holds."""
     if layout.id_rows is not None:
         mined = {name: f"ids of negatives, {_MINED}" for name in layout.id_rows.negatives if layout.mined}
+        if not layout.has_negatives:
+            mined = dict.fromkeys(layout.id_rows.negatives, "ids of negatives (none)")
         return layout.id_rows.roles | mined
     if layout.kind == "labels":
         return {layout.text: "text", layout.label: "label"}
@@ -67,7 +69,8 @@ def _roles(layout: Layout) -> dict[str, str]:
     with_scores = f"; with scores: {_MINED}" if layout.shape and layout.shape.passages else ""
     for name in layout.negatives:
         is_mined = layout.mined or name == RETRIEVED
-        found[name] = f"negatives ({_MINED if is_mined else f'judged not relevant{with_scores}'})"
+        how = _MINED if is_mined else f"judged not relevant{with_scores}"
+        found[name] = f"negatives ({how if layout.has_negatives else 'none'})"
     for name, column in layout.ids.items():
         found[column] = f"ids of {name}"
     relevance = layout.relevance or layout.grades
