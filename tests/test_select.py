@@ -426,6 +426,19 @@ def test_rows_left_unread_do_not_keep_the_store(store: Path) -> None:
     del reader
 
 
+@pytest.mark.parametrize(
+    ("query", "hint"),
+    [
+        ("selct 1", "correct the query, one SELECT in DuckDB's SQL, such as: SELECT count(*) FROM queries"),
+        ("SELECT nope FROM queries", 'list the columns of a table: miner sql STORE "DESCRIBE TABLE_NAME"'),
+    ],
+)
+def test_a_wrong_query_says_what_to_do(store: Path, query: str, hint: str) -> None:
+    with pytest.raises(UsageError) as caught:
+        rows(store, query)
+    assert caught.value.hint == hint
+
+
 def test_a_wrong_name_points_to_the_tables(store: Path) -> None:
     with pytest.raises(UsageError) as caught:
         rows(store, "FROM document")

@@ -287,7 +287,7 @@ def test_empty_file(tmp_path: Path, ending: str) -> None:
 
 def test_header_without_rows(tmp_path: Path) -> None:
     path = write(tmp_path / "p.tsv", "query\tpositive\n")
-    with pytest.raises(InputError, match="the sources hold no rows; check that you named the right files"):
+    with pytest.raises(InputError, match=r"p\.tsv: no rows; add rows, or check that you named"):
         ingest(tmp_path / "s.duckdb", [str(path)])
     assert not (tmp_path / "s.duckdb").exists()
 
@@ -318,7 +318,7 @@ def test_rows_that_do_not_fit_are_listed(tmp_path: Path) -> None:
     path = write(tmp_path / "p.tsv", "query\tpositive\na\tb\nc\nd\te\tf\n\n \tg\nh\t\n")
     found = collect(path)
     assert [(r["line"], r["reason"], r["detail"]) for r in found["rejected"]] == [
-        (3, "field_count", "1 fields where the header has 2"),
+        (3, "field_count", "1 field where the header has 2"),
         (4, "field_count", "3 fields where the header has 2"),
         (6, "empty_text", "column 'query' is empty"),
         (7, "empty_text", "column 'positive' is empty"),

@@ -149,9 +149,9 @@ def test_more_negatives_go_round_and_queries_with_fewer_are_left_out(store: Data
 
 def test_negatives_are_repeated_rather_than_rows_lost(path: Path, tmp_path: Path) -> None:
     rows = TrainingRows(negatives_per_row=3)
-    assert "1 positives have fewer than 3 negatives and are left out" in trained(path, tmp_path / "a", rows)
+    assert "1 positive has fewer than 3 negatives: left out" in trained(path, tmp_path / "a", rows)
     notes = trained(path, tmp_path / "b", replace(rows, fewer_negatives="repeat"))
-    assert "1 positives have fewer than 3 negatives, which are repeated" in notes
+    assert "1 positive has fewer than 3 negatives, which are repeated" in notes
     assert "3 rows of anchor, positive, negative_1, negative_2, negative_3 from run first" in notes
     with Database.open(path, read_only=True) as store:
         pairs = usable(mined_pairs(store, find_run(store, "first")), 3, "run first", "repeat")

@@ -453,7 +453,7 @@ def test_rows_without_text_are_left_out(tmp_path: Path) -> None:
 def test_files_that_cannot_be_read_say_why(tmp_path: Path, exports: Database) -> None:
     write(tmp_path / "triplets.tsv", "anchor\tpositive\na\n")
     assert refusal(tmp_path / "triplets.tsv", "mnr") == (
-        "triplets.tsv:2: 1 fields where the header has 2; mend the row"
+        "triplets.tsv:2: 1 field where the header has 2; mend the row"
     )
     assert refusal(tmp_path / "tripelts.tsv", "mnr") == (
         "there is no file or folder tripelts.tsv (did you mean 'triplets.tsv'?); "

@@ -123,6 +123,9 @@ def ingest(
             understood.append("\n".join([f"read {source.name}{as_what}", *first.lines()]))
             if show is not None:
                 show(understood[-1])
+        if arriving.is_empty:
+            names = listed(source.name for source in opened)
+            raise InputError(f"{names}: no rows", "add rows, or check that you named the right files")
         with progress.task("check and store", arriving.size, unit="bytes") as advance:
             report = arriving.finish(
                 config.max_bad,

@@ -6,7 +6,7 @@ import csv
 import re
 from collections.abc import Iterator, Sequence
 
-from miner.errors import InputError, shown
+from miner.errors import InputError, counted, shown
 from miner.sources.config import SKIPPED, SourceConfig
 from miner.sources.files import File, lines, mentions
 from miner.sources.table import Record, Table
@@ -64,7 +64,7 @@ def open_delimited(file: File, config: SourceConfig, sign: str = "", layout: str
 
 
 def _width(fields: int, where: str, names: Sequence[str]) -> str:
-    return f"{fields} fields where {where} {len(names)}"
+    return f"{counted(fields, 'field')} where {where} {len(names):,}"
 
 
 def _is_data(names: Sequence[str]) -> bool:
@@ -98,7 +98,7 @@ def _require_separated(
     if len(names) == len(first) or (len(names) > len(first) and set(names[len(first) :]) == {SKIPPED}):
         return
     raise InputError(
-        f"{file.origin}:1: {len(first)} fields, but {where} {len(names)}",
+        f"{file.origin}:1: {counted(len(first), 'field')}, but {where} {len(names)}",
         f"name every column in order, {SKIPPED} for a column to skip"
         if "--" in where
         else "correct the line",

@@ -126,6 +126,11 @@ class Intake:
             self._store.insert(f"arriving_{name}", keyed())
 
     @property
+    def is_empty(self) -> bool:
+        """Whether no row was added."""
+        return not self._sizes["rows"]
+
+    @property
     def size(self) -> int:
         """The bytes of the rows that were added."""
         return sum(self._sizes.values())
@@ -144,15 +149,12 @@ class Intake:
         `unpad_query_ids` removes leading zeros from added query ids that are numbers. `queries_are_documents`
         is stored; None keeps the stored value. `division` puts queries into dev and test, `chunk_positives`
         is as in `chunks.give_judgments_to_chunks`. `advance` gets how many more of `size` bytes are done.
-        Raises InputError, and changes nothing, if there are no rows, an id is not valid, an id has two texts,
-        judgments have no queries or no documents at all, or more than the share `max_bad` of the rows of a
-        kind is bad.
+        Raises InputError, and changes nothing, if an id is not valid, an id has two texts, judgments have no
+        queries or no documents at all, or more than the share `max_bad` of the rows of a kind is bad.
         """
         store, sizes = self._store, self._sizes
         self._insert_texts(0)
         with steps(store, advance) as step, self._target.attached_to(store), store.transaction():
-            if not store.rows("SELECT 1 FROM arriving_rows LIMIT 1"):
-                raise InputError("the sources hold no rows", "check that you named the right files")
             if unpad_query_ids:
                 _unpad_query_ids(store)
             _refuse_ids(store)

@@ -180,7 +180,13 @@ class Result:
         if known := store_error(self._path, error):
             return known
         hint = 'list the tables and views: miner sql STORE "SHOW TABLES"'
-        return UsageError(str(error).strip(), hint if isinstance(error, duckdb.CatalogException) else "")
+        if isinstance(error, duckdb.ParserException):
+            hint = "correct the query, one SELECT in DuckDB's SQL, such as: SELECT count(*) FROM queries"
+        elif isinstance(error, duckdb.BinderException):
+            hint = 'list the columns of a table: miner sql STORE "DESCRIBE TABLE_NAME"'
+        elif not isinstance(error, duckdb.CatalogException):
+            hint = ""
+        return UsageError(str(error).strip(), hint)
 
 
 @contextmanager

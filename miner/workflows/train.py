@@ -13,7 +13,7 @@ import pyarrow.compute as pc
 
 from miner.arrays import drawn_share
 from miner.engine.progress import SILENT, Progress
-from miner.errors import UsageError, listed
+from miner.errors import UsageError, counted, listed
 from miner.export.teacher import BM25, ENCODER, IMPORTED, Teacher, teacher_of_export, teacher_of_run
 from miner.models.similarity import SCORES
 from miner.ranges import BELOW_1, ROW_NEGATIVES, check_fields, known_keywords, require_one_of, within
@@ -227,14 +227,16 @@ def _of_store(source: Path, config: EncoderConfig, rows: TrainingRows, progress:
             known = known.without(*(keys.to_numpy() for keys in pair_text_keys(store, withheld_pairs)))
             withheld = set(_ids(withheld_pairs))
             all_pairs = all_pairs.filter(pa.array([pair not in withheld for pair in _ids(all_pairs)]))
-            progress.note(f"{len(withheld):,} positives are withheld for an audit")
+            progress.note(f"{counted(len(withheld), 'positive is', 'positives are')} withheld for an audit")
         enough = pc.greater_equal(pc.list_value_length(all_pairs["negative_ids"]), count)
         pairs = usable(all_pairs, count, f"run {run.name}", rows.fewer_negatives)
         if short := all_pairs.num_rows - (pc.sum(enough).as_py() or 0):
-            what = ", which are repeated" if rows.fewer_negatives == REPEAT else " and are left out"
-            progress.note(f"{short:,} positives have fewer than {count} negatives{what}")
+            positives = counted(short, "positive has", "positives have")
+            what = ", which are repeated" if rows.fewer_negatives == REPEAT else ": left out"
+            progress.note(f"{positives} fewer than {counted(count, 'negative')}{what}")
         if kind == MINED and (without := negative_counts(store, run).get(0)):
-            progress.note(f"{without:,} queries of run {run.name} have no negatives and are left out")
+            queries = counted(without, "query has", "queries have")
+            progress.note(f"run {run.name}: {queries} no negatives: left out")
         examples = rows_of(TextsById(store), pairs, config.loss, count, f"run {run.name}")
         seen = pairs.select(["query_id", "positive_id"]).rename_columns(["query_id", "doc_id"])
         others = tuple(one.name for one in runs(store) if one.finished and one.split != run.split)
