@@ -168,6 +168,13 @@ def test_runs_of_three_fields(tmp_path: Path, name: str) -> None:
     assert [row[2] for row in read(written("q a 0\nq b 1\nr a 0\n"))] == [0, 1, 0]
 
 
+@pytest.mark.parametrize("name", ["run", "run.txt", "run.dev", "run.txt.gz"])
+def test_a_header_makes_a_text_file_a_table(tmp_path: Path, name: str) -> None:
+    text = "query_id\tdoc_id\tscore\nq\ta\t2\nq\tb\t1\n"
+    path = write(tmp_path / name, gzip.compress(text.encode()) if name.endswith(".gz") else text)
+    assert read(path) == [("q", "a", None, 2.0), ("q", "b", None, 1.0)]
+
+
 @given(st.lists(st.tuples(st.sampled_from("qrs"), st.integers(-2, 5)), min_size=1, max_size=9))
 def test_whole_numbers_are_ranks_only_if_each_query_has_all_from_the_first(
     rows: list[tuple[str, int]],
@@ -210,7 +217,7 @@ WRONG: list[tuple[str, str | bytes, str]] = [
         "q\ta\t1\nq\tb\t1\n",
         " 3 fields, as in judgments: the third has whole numbers that are not 1, 2, 3 … for each query; to "
         "read them as ranks or scores, write query_id, doc_id, rank or query_id, doc_id, score as a first "
-        "line, between tabs, and end the name of the file in .tsv; miner ingest reads judgments",
+        "line, between tabs; miner ingest reads judgments",
     ),
     ("qrels.tsv", "q\ta\t1\nr\ta\t1\n", " 3 fields, as in judgments"),
     ("x.tsv", "q\ta\t7\nq\tb\t5\n", " 3 fields, as in judgments"),

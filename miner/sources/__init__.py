@@ -148,7 +148,9 @@ def _require_named(sources: Sequence[Source], config: SourceConfig) -> None:
         if column not in (*columns, NO_COLUMN):
             raise InputError(
                 f"{listed(one.name for one in sources)}: no column '{shown(column)}'{near(column, columns)}",
-                f"the columns: {listed(columns) or 'none'}; name yours with --set {setting}, or leave it out",
+                f"the columns: {listed(columns)}; name yours with --set {setting}, or leave it out"
+                if columns
+                else f"this format needs no names of columns: leave {setting} out",
             )
 
 

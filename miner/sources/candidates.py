@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from functools import partial
 from itertools import islice
 from pathlib import Path
@@ -32,8 +33,17 @@ from miner.sources.columns import (
 )
 from miner.sources.files import File, lines, locate, require_kind, require_local
 from miner.sources.id_sets import find_set
-from miner.sources.qrels import DOCUMENT, QUERY
-from miner.sources.rankings import PLAIN_RUN, RANK, RUN, SCORE, are_ranks, is_trec_line
+from miner.sources.rankings import (
+    DOCUMENT,
+    PLAIN_RUN,
+    QUERY,
+    RANK,
+    RUN,
+    SCORE,
+    are_ranks,
+    is_trec_line,
+    number_in,
+)
 from miner.sources.tabular import is_table, open_table
 from miner.sources.values import as_number
 
@@ -70,7 +80,9 @@ def read_candidates(source: str | os.PathLike[str]) -> Candidates:
         if _is_plain_run(file):
             return _plain_run(file)
         if not is_table(file):
-            raise _no_run(file)
+            if not _has_header(file):
+                raise _no_run(file)
+            file = replace(file, holds=".tsv")
         return _table(file)
     except OSError as error:
         raise InputError(
@@ -84,6 +96,12 @@ def _local(origin: str) -> Path:
         return locate(origin)
     except InputError as error:
         raise InputError(error.message, _KINDS) from error
+
+
+def _has_header(file: File) -> bool:
+    """Returns whether the first line names columns of ids and of a rank or score, between tabs."""
+    first = next((line.text for line in lines(file) if line.text.strip()), "")
+    return number_in([name.strip() for name in first.split("\t")]) is not None
 
 
 def _table(file: File) -> Candidates:
@@ -263,7 +281,7 @@ def _plain_run(file: File) -> Candidates:
             f"{file.origin}: 3 fields, as in judgments: the third has whole numbers that are not 1, 2, 3 … "
             "for each query",
             "to read them as ranks or scores, write query_id, doc_id, rank or query_id, doc_id, score as a "
-            "first line, between tabs, and end the name of the file in .tsv; miner ingest reads judgments",
+            "first line, between tabs; miner ingest reads judgments",
         )
     note = f"{file.origin}: read as query, document and rank"
     return _pairs(file, query, doc, _whole(value, "the rank", at), None, at=at, note=note)

@@ -33,7 +33,8 @@ from miner.sources.hub import PREFIX, columns_of, dataset_table, is_exported
 from miner.sources.id_rows import IdRows, Reading, id_parts, id_rows
 from miner.sources.layouts import Layout
 from miner.sources.part import Part, Source
-from miner.sources.qrels import DOCUMENT, QUERY, are_scores
+from miner.sources.qrels import are_scores
+from miner.sources.rankings import DOCUMENT, QUERY
 from miner.sources.table import Record, Table
 from miner.sources.tabular import one_kind_parts, open_table
 

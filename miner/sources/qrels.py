@@ -14,18 +14,13 @@ from miner.errors import InputError, listed, shown
 from miner.sources.config import SourceConfig, require_splits
 from miner.sources.files import File, lines
 from miner.sources.part import Part, Rows, Source
-from miner.sources.rankings import RANK, is_run
+from miner.sources.rankings import DOCUMENT, QUERY, RANK, is_run
 from miner.sources.table import Table
 from miner.sources.values import NotTextError, as_number, as_text, parse_json
 
 _LOOKED_AT = 100
 _MOST_GRADES = 12
 """Most different relevances in the first lines of a file of three columns without a header."""
-QUERY = ("query-id", "query_id", "queryid", "qid", "query", "topic", "topic_id", "topicid")
-DOCUMENT = (
-    "corpus-id", "corpus_id", "corpusid", "doc-id", "doc_id", "docid", "docno", "document-id", "document_id",
-    "document", "doc", "pid", "passage_id",
-)  # fmt: skip
 _RELEVANCE = ("score", "relevance", "rel", "label", "judgment", "judgement", "grade", "relevance_score")
 """Names of the columns in a header, or of the keys in JSON lines."""
 _SCORES = ("score", "scores", "relevance_score")

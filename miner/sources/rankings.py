@@ -18,6 +18,12 @@ RUN = ("query", "Q0", "document", "rank", "score", "name")
 """The fields of a line of a TREC run."""
 PLAIN_RUN = ("query", "document", "score")
 """The fields of a line of a run of Tevatron (`tevatron.retriever.driver.search`) or of MS MARCO."""
+QUERY = ("query-id", "query_id", "queryid", "qid", "query", "topic", "topic_id", "topicid")
+DOCUMENT = (
+    "corpus-id", "corpus_id", "corpusid", "doc-id", "doc_id", "docid", "docno", "document-id", "document_id",
+    "document", "doc", "pid", "passage_id",
+)  # fmt: skip
+"""Names of columns of ids."""
 RANK = ("rank", "position")
 """Names of a column of ranks."""
 SCORE = ("score", "similarity", "relevance_score")
@@ -47,7 +53,7 @@ def is_run(file: File) -> bool:
     try:
         for line in islice(lines(file), _LOOKED_AT):
             fields = line.text.split()
-            if not rows and not names and len(fields) >= len(PLAIN_RUN) and _number_in(fields) is not None:
+            if not rows and not names and len(fields) >= len(PLAIN_RUN) and number_in(fields) is not None:
                 names = fields
             elif fields:
                 if len(fields) != len((rows or [names or fields])[0]) or not _may_be_run(fields, names):
@@ -55,7 +61,7 @@ def is_run(file: File) -> bool:
                 rows.append(fields)
     except InputError:
         return False  # whoever reads the file reports it
-    at = _number_in(names)
+    at = number_in(names)
     if (
         not rows
         or (at is None and len(rows[0]) == len(RUN))
@@ -75,16 +81,17 @@ def is_run(file: File) -> bool:
     )
 
 
-def _number_in(names: Sequence[str]) -> int | None:
-    """Returns the position of the rank in a header, else that of the score; None if it has neither."""
-    return next(
-        (at for known in (RANK, SCORE) for at, name in enumerate(names) if name.lower() in known), None
-    )
+def number_in(names: Sequence[str]) -> int | None:
+    """Returns the position of the rank in the header of a run, else that of its score; None without any."""
+    lower = [name.lower() for name in names]
+    if not all(any(name in known for name in lower) for known in (QUERY, DOCUMENT)):
+        return None
+    return next((at for known in (RANK, SCORE) for at, name in enumerate(lower) if name in known), None)
 
 
 def _may_be_run(fields: Sequence[str], names: Sequence[str]) -> bool:
     """Returns whether the fields of a line fit a run, which may have a header of these names."""
-    if (at := _number_in(names)) is not None:
+    if (at := number_in(names)) is not None:
         return as_number(fields[at]) is not None
     if len(fields) == len(RUN):
         return is_trec_line(fields)

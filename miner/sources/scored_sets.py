@@ -31,7 +31,7 @@ from miner.sources.columns import (
 from miner.sources.files import File
 from miner.sources.id_rows import IdRows
 from miner.sources.id_sets import IdSet, require_one_corpus
-from miner.sources.qrels import QUERY
+from miner.sources.rankings import QUERY
 
 _DOCUMENT_LISTS = ("document_ids", "doc_ids", "docids", "corpus_ids", "passage_ids")
 _POSITIVES = ("positive_ids",)

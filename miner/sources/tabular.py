@@ -83,6 +83,7 @@ def _with_texts(opened: Source, texts: Sequence[tuple[File, Table]], config: Sou
         parts=(part for one in every for part in one.parts),
         note="\n".join(one.note for one in every if one.note),
         read_as="; ".join(dict.fromkeys(one.read_as for one in every)),
+        columns=tuple(column for one in every for column in one.columns),
     )
 
 
@@ -150,8 +151,8 @@ def from_tables(
         parts,
         "\n".join(filter(None, notes)),
         kinds[0] == "labels",
-        (f"{called}, " if called else "") + read_as([(table, layout) for table, layout, _ in read]),
-        tuple(dict.fromkeys(column for table, _ in tables for column in table.columns)),
+        read_as=(f"{called}, " if called else "") + read_as([(table, layout) for table, layout, _ in read]),
+        columns=tuple(dict.fromkeys(column for table, _ in tables for column in table.columns)),
     )
 
 
