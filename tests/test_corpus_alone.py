@@ -45,7 +45,10 @@ def test_a_table_with_texts_only_makes_ids_from_them(tmp_path: Path) -> None:
     assert rows(tmp_path / "s.duckdb", DOCUMENTS) == expected
     titled = write(tmp_path / "t.jsonl", jsonl({"title": "x", "body": "three", "year": 3}))
     config = SourceConfig(format="documents", text_column="body")
-    assert open_source(str(titled), config).note == "not read: columns year"
+    assert open_source(str(titled), config).note == (
+        "not read: columns year; ids are made from the texts; if a column has them: "
+        "--set document_id_column=NAME"
+    )
     assert dict(ingest(tmp_path / "s.duckdb", str(titled), config).added)["documents"] == 1
 
 
