@@ -332,6 +332,8 @@ def executed(words: list[str], page: Path) -> str:
         return served(words)
     pushes = any(word.startswith(("--push", "push=")) for word in words)
     printed = pushed(words) if pushes else run(shortened(words))
+    if words[0] == "train" and "--base" not in words:
+        printed = printed.replace("my-bert", "bundled")
     if "--label" in words:
         label(Path(words[words.index("--out") + 1]))
     if words[0] == "review" and words[-1].endswith(".csv") and "--export" in words:

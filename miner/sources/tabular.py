@@ -152,8 +152,15 @@ def from_tables(
         "\n".join(filter(None, notes)),
         kinds[0] == "labels",
         read_as=(f"{called}, " if called else "") + read_as([(table, layout) for table, layout, _ in read]),
-        columns=tuple(dict.fromkeys(column for table, _ in tables for column in table.columns)),
+        columns=tuple(dict.fromkeys(column for table, layout, _ in read for column in _named(table, layout))),
     )
+
+
+def _named(table: Table, layout: Layout) -> Iterator[str]:
+    """Yields the columns of a table, and the key of its passages that says which are relevant."""
+    yield from table.columns
+    if layout.grades is not None:
+        yield layout.grades
 
 
 def _without_judgments(source: str, layouts: Sequence[Layout]) -> list[str]:
