@@ -51,7 +51,7 @@ class Sizes:
 
 
 WHOLE = Sizes(200_000, 10_000_000, 10_000, 100_000, 60, 256, 8192)
-TRIAL = Sizes(200, 3000, 50, 60, 2, 8, 256)
+TRIAL = Sizes(40, 3000, 50, 12, 2, 4, 256)
 LAYERS = {"small": (6, 384), "base": (12, 768)}
 """Layers and width of the models, as in all-MiniLM-L6-v2 and in BERT-base."""
 
@@ -279,7 +279,8 @@ def measure(given: Namespace, found: Report, folder: Path) -> None:
     sizes, device = TRIAL if given.trial else WHOLE, "cuda" if gpus() else "cpu"
     for name, (layers, width) in LAYERS.items():
         make_model(folder / name, layers if not given.trial else 1, width)
-    make_model(folder / "reranker", LAYERS["small"][0], LAYERS["small"][1], labels=1)
+    layers, width = LAYERS["small"]
+    make_model(folder / "reranker", layers if not given.trial else 1, width, labels=1)
     measured = rates(found, sizes, device, given.repeats)
     parts: dict[str, Callable[[], None]] = {
         "encode": lambda: encoding(found, sizes, measured["bf16"], folder, given.repeats),
