@@ -160,7 +160,18 @@ def test_esci_in_one_table_keeps_its_ids_and_splits(tmp_path: Path, suffix: str,
         pq.write_table(pa.Table.from_pylist(records), file)
     source = file.parent if in_folder else file
     assert detect(str(source)) == "esci"
-    report = accounted(tmp_path, source, 4)
+    require_esci(tmp_path, source, 4)
+    note = open_source(str(source), SourceConfig()).note
+    assert note == "not read: columns example_id, small_version, product_brand"
+    chosen: dict[str, Any] = {"relevance_column": "esci_label", "relevance_map": {"E": 1, "I": 0}}
+    assert [j["relevance"] for j in collect(source, **chosen)["judgments"]] == [1.0, 0.0]
+    with pytest.raises(UsageError, match="--split test would merge the splits"):
+        collect(source, split="test")
+
+
+def require_esci(tmp_path: Path, source: Path, read: int) -> None:
+    """Asserts what EXAMPLES and PRODUCTS become, of so many rows that are read."""
+    report = accounted(tmp_path, source, read)
     assert [(one.reason, one.rows) for one in report.rejected] == [("unmapped_relevance", 1)]
     store = tmp_path / "accounted.duckdb"
     assert rows(store, "SELECT query_id, doc_id, relevance, split FROM judgments ORDER BY ALL") == [
@@ -173,12 +184,6 @@ def test_esci_in_one_table_keeps_its_ids_and_splits(tmp_path: Path, suffix: str,
         ("us-P1", "Shoe", "It is red\nx"),
         ("us-P2", "Tea", ""),
     ]
-    note = open_source(str(source), SourceConfig()).note
-    assert note == "not read: columns example_id, small_version, product_brand"
-    chosen: dict[str, Any] = {"relevance_column": "esci_label", "relevance_map": {"E": 1, "I": 0}}
-    assert [j["relevance"] for j in collect(source, **chosen)["judgments"]] == [1.0, 0.0]
-    with pytest.raises(UsageError, match="--split test would merge the splits"):
-        collect(source, split="test")
 
 
 EXAMPLES = [
@@ -210,19 +215,7 @@ def test_esci_as_it_is_published(tmp_path: Path) -> None:
     assert detect(str(source)) == "esci"
     with pytest.raises(UsageError, match="--split test would merge the splits"):
         collect(source, split="test")
-    report = accounted(tmp_path, source, 7)
-    assert [(one.reason, one.rows) for one in report.rejected] == [("unmapped_relevance", 1)]
-    store = tmp_path / "accounted.duckdb"
-    assert rows(store, "SELECT query_id, doc_id, relevance, split FROM judgments ORDER BY ALL") == [
-        ("7", "us-P1", 3.0, "train"),
-        ("7", "us-P2", 0.0, "train"),
-        ("8", "es-P1", 2.0, "test"),
-    ]
-    assert rows(store, "SELECT doc_id, title, text FROM documents ORDER BY ALL") == [
-        ("es-P1", "Zapato", "y"),
-        ("us-P1", "Shoe", "It is red\nx"),
-        ("us-P2", "Tea", ""),
-    ]
+    require_esci(tmp_path, source, 7)
     assert open_source(str(source), SourceConfig()).note.splitlines() == [
         "not read: sources.csv (not examples or products)",
         "not read: columns example_id, small_version, product_brand",

@@ -129,6 +129,14 @@ def test_people_who_disagree_do_not_stop_the_ingest(tmp_path: Path, records: lis
     assert stored == [(0.0,), (1.0,)]
 
 
+def test_a_feed_that_contradicts_itself_has_bad_rows(tmp_path: Path) -> None:
+    fields = {"query": "a", "positive": "b"}
+    feed = [{"put": f"id:n:t::{i}", "fields": fields | {"fit": i}} for i in range(2)]
+    source = write(tmp_path / "feed.json", json.dumps(feed))
+    options = {"query_column": "query", "positive_column": "positive", "relevance_column": "fit"}
+    assert "bad rows: 1 conflicting_judgment" in refused(tmp_path, source, **options)
+
+
 def test_answers_of_which_no_option_speaks_stop_the_ingest(tmp_path: Path) -> None:
     one = {"fields": {"query": "a", "positive": "b"}, "responses": {"fit": [{"value": "so so"}]}}
     source = write(tmp_path / "a.jsonl", jsonl(one))

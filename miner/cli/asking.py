@@ -10,23 +10,32 @@ from miner.errors import counted
 
 class _Cost(Protocol):
     @property
-    def requests(self) -> int: ...
+    def requests(self) -> int:
+        """The number of requests."""
+
     @property
-    def tokens_in(self) -> int: ...
+    def tokens_in(self) -> int:
+        """The tokens that the model reads."""
+
     @property
-    def tokens_out(self) -> int: ...
+    def tokens_out(self) -> int:
+        """The tokens that it writes."""
+
     @property
-    def money(self) -> float | None: ...
+    def money(self) -> float | None:
+        """What they cost, in the currency of the prices; None without prices."""
 
 
 class _Planned(_Cost, Protocol):
     @property
-    def first(self) -> str: ...
+    def first(self) -> str:
+        """The first request, as it would be sent; empty if there is none."""
 
 
 class _Used(_Cost, Protocol):
     @property
-    def stopped(self) -> bool: ...
+    def stopped(self) -> bool:
+        """Whether the budget ended the work."""
 
 
 def plan_text(what: str, plan: _Planned, hosts: Sequence[str]) -> str:

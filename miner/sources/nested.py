@@ -50,6 +50,8 @@ class NestedFormat:
     is_one: Callable[[dict[str, Any]], bool]
     """Whether a record belongs to such an export."""
     rows: Callable[[dict[str, Any]], list[Flat]]
+    annotated: bool
+    """Whether its records have answers of people, who may disagree."""
 
     def fits(self, source: str, path: Path) -> bool:
         """Returns whether a file, or a file of a folder, begins with such a record."""
@@ -81,7 +83,7 @@ class NestedFormat:
         for file, (table, _) in zip(files, tables, strict=True):
             if config.relevance_column is None and find_layout(table, config).kind in ("pairs", "triplets"):
                 self._require_no_answers(file)
-        return replace(opened, read_as=f"{self.called}, {opened.read_as}", annotated=True)
+        return replace(opened, read_as=f"{self.called}, {opened.read_as}", annotated=self.annotated)
 
     def _table(self, file: File) -> Table:
         """Returns the rows of a file; reads it once from end to end for the names of the columns."""
@@ -190,7 +192,7 @@ def _operation_rows(record: dict[str, Any]) -> list[Flat]:
 
 
 NESTED = (
-    NestedFormat("label-studio", "an export of Label Studio", _is_task, _task_rows),
-    NestedFormat("argilla", "records of Argilla", _is_record, _record_rows),
-    NestedFormat("vespa", "a feed of Vespa", _is_operation, _operation_rows),
+    NestedFormat("label-studio", "an export of Label Studio", _is_task, _task_rows, annotated=True),
+    NestedFormat("argilla", "records of Argilla", _is_record, _record_rows, annotated=True),
+    NestedFormat("vespa", "a feed of Vespa", _is_operation, _operation_rows, annotated=False),
 )

@@ -17,7 +17,8 @@ from miner.sources.values import as_number
 RUN = ("query", "Q0", "document", "rank", "score", "name")
 """The fields of a line of a TREC run."""
 PLAIN_RUN = ("query", "document", "score")
-"""The fields of a line of a run of Tevatron (`tevatron.retriever.driver.search`) or of MS MARCO."""
+"""The fields of a line of a run of MS MARCO, or of Tevatron (its commit 1b4163e):
+`tevatron.retriever.driver.search --save_text`."""
 QUERY = ("query-id", "query_id", "queryid", "qid", "query", "topic", "topic_id", "topicid")
 DOCUMENT = (
     "corpus-id", "corpus_id", "corpusid", "doc-id", "doc_id", "docid", "docno", "document-id", "document_id",

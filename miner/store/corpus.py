@@ -435,13 +435,13 @@ def ingest_first(store: Database, otherwise: str) -> str:
     """
     if store.rows("SELECT 1 FROM judgments LIMIT 1"):
         return otherwise
-    path = quote(str(store.path))
+    command = next_command(store)
     if is_corpus_alone(store):
         return (
             "the store holds documents, but no queries: a language model makes some from the documents, "
-            f"miner generate {path} --endpoint URL --model NAME; or ingest queries with judgments"
+            f"{command}; or ingest queries with judgments"
         )
-    return f"the store holds no judgments, so ingest first: miner ingest {path} SOURCE"
+    return f"the store holds no judgments, so ingest first: {command}"
 
 
 def next_command(store: Database) -> str:

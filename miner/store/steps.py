@@ -23,6 +23,7 @@ def steps(store: Database, advance: Callable[[int], None]) -> Iterator[Callable[
     ended = Event()
 
     def look() -> None:
+        """Reports what is done, again and again until the end."""
         while not ended.wait(_LOOK):
             progress.look()
 
