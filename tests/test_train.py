@@ -218,7 +218,7 @@ def test_texts_that_are_read_in_part_are_counted(tiny: Path, tmp_path: Path) -> 
     short, out = of(tiny, max_length=8, batch_size=3, max_steps=1), tmp_path / "out"
     notes = Notes()
     metrics = train_encoder(Examples(texts), out, short, progress=notes).metrics
-    assert notes.said[0] == "2 texts are longer than 8 tokens: only their start is read"
+    assert notes.said[0] == "2 texts are longer than 8 tokens: only the start is read"
     assert metrics.trained == "1 step of at most 3 rows; 2 texts truncated"
     assert json.loads((out / "metrics.json").read_text("utf-8"))["truncated"] == metrics.truncated == 2
     cases = {

@@ -280,7 +280,7 @@ def test_what_the_settings_do_to_pairs_and_steps_is_reported(
     long = sum(len(ids) > 16 for ids in AutoTokenizer.from_pretrained(few.base)(*texts)["input_ids"])
     assert 0 < long < len(texts[0])
     assert [note for note in notes.said if "longer" in note] == [
-        f"{long} pairs are longer than 16 tokens: only their start is read"
+        f"{long} pairs are longer than 16 tokens: only the start is read"
     ]
     notes = Notes()
     train_reranker(store, tmp_path / "all", replace(config, max_steps=1), notes)

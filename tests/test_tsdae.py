@@ -312,7 +312,7 @@ def test_what_the_settings_do_to_texts_and_steps_is_reported(
     pretrain(path, tmp_path / "few", few, notes)
     assert notes.said[:2] == [
         "max_steps=2 is more than the 1 step of 1 epoch: raise epochs",
-        "1 texts are longer than 8 tokens: only their start is read",
+        "1 text is longer than 8 tokens: only the start is read",
     ]
     notes = Notes()
     pretrain(path, tmp_path / "all", replace(config, max_steps=1), notes)

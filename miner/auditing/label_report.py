@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from miner.auditing.labels import NARROW, FalseNegativeRate, LabelSample
-from miner.errors import printable
+from miner.errors import counted, printable
 from miner.reporting.tables import percent, percent_interval, text_table
 
 _INTERVAL = "95 % interval"
@@ -37,11 +37,13 @@ def label_table(found: FalseNegativeRate) -> str:
         )
     if found.unlabelled:
         notes.append(
-            f"{found.unlabelled:,} pairs of the sample have no label: the estimate assumes that they were "
-            "not left out for what they are"
+            f"without a label: {counted(found.unlabelled, 'pair')} of the sample; the estimate assumes that "
+            "none was left out for what it is"
         )
     if found.judged:
-        notes.append(f"{found.judged:,} negatives are judged not relevant already: they count as right")
+        notes.append(
+            f"judged not relevant already, so counted as right: {counted(found.judged, 'negative')}"
+        )
     head = f"run {printable(found.run)}: false-negative rate, by labels"
     return "\n".join([head, *text_table(rows, left=(0, 3)), *notes])
 

@@ -234,7 +234,7 @@ def keep_labels(store: Database, run: StoredRun, source: Path | Any, note: Any =
     labels, empty = read_labels(table, store, run)
     changed, removed = stored.keep_labels(store, labels, Path(table.origin).name, empty)
     if note is not None and changed:
-        note(f"{changed:,} pairs had another relevance before: the new one counts")
+        note(f"{counted(changed, 'pair')} had another relevance before: the new one counts")
     if note is not None and removed:
         note(
             f"{counted(removed, 'label')} of an earlier reading of this file removed: the cells are empty now"

@@ -32,7 +32,7 @@ import numpy.typing as npt
 
 from miner.arrays import Matrix
 from miner.engine.progress import SILENT, Progress
-from miner.errors import MinerError
+from miner.errors import MinerError, counted
 
 _CHECKED = 2048
 """Rows whose checksums are computed at a time, which bounds the memory for checking."""
@@ -363,7 +363,7 @@ class RowCache(ABC, Generic[Rows]):
                 entries[rows[rows < count]] = self._sealed(np.zeros(1, self._ENTRY))
 
     def _note_lost(self, rows: int, why: str) -> None:
-        what = "1 vector is" if rows == 1 else f"{rows:,} vectors are"
+        what = counted(rows, "vector is", "vectors are")
         self._progress.note(f"{self.folder}: {what} {why}; miner computes the needed ones again")
 
     def _sealed(self, entries: Entries) -> Entries:
@@ -453,5 +453,5 @@ def release(vectors: Any) -> None:
 def note_truncated(name: str, truncated: int, progress: Progress) -> None:
     """Gives a note with the number of texts that are longer than the model `name` reads, if there are any."""
     if truncated:
-        what = "1 text is" if truncated == 1 else f"{truncated:,} texts are"
+        what = counted(truncated, "text is", "texts are")
         progress.note(f"{what} longer than {name} reads; only the beginning is encoded")

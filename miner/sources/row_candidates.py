@@ -7,13 +7,14 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
 
 import numpy as np
 import pyarrow as pa
 
 from miner.arrays import pair_keys
 from miner.collection.given import ID, Candidates
-from miner.errors import InputError, counted, shown
+from miner.errors import InputError, counted, listed, shown
 from miner.sources.columns import candidates_table, digest_of
 from miner.sources.config import SourceConfig
 from miner.sources.files import File, lines
@@ -73,16 +74,33 @@ def candidates_of_rows(tables: Sequence[Table], origin: str, files: Sequence[Fil
     ranks, the positives first. Raises InputError for rows without scores that no export has, and for lists of
     different lengths.
     """
-    pairs = pa.concat_tables([part for table in tables for part in _pairs(table)]).unify_dictionaries()
+    found = [_pairs(table) for table in tables]
+    unusable = sum(skipped for _, skipped in found)
+    pairs = pa.concat_tables([part for parts, _ in found for part in parts]).unify_dictionaries()
     scored = pairs.filter(pairs["score"].is_valid())
     if not scored.num_rows and pairs.num_rows and all(table.mined for table in tables):
-        return _ranked(pairs, origin, files)
+        return _noted(_ranked(pairs, origin, files), unusable, 0)
     if not scored.num_rows:
         raise InputError(
             f"{origin}: the rows have texts, but no scores",
             "candidates need a score in each row; miner ingest reads the texts",
         )
-    return merged(*_arrays(scored), origin, files)
+    unscored = pairs.num_rows - scored.num_rows
+    return _noted(merged(*_arrays(scored), origin, files), unusable, unscored)
+
+
+def _noted(found: Candidates, unusable: int, unscored: int) -> Candidates:
+    """Returns the candidates with a note on what was left out."""
+    left = [
+        counted(number, one, many)
+        for number, one, many in (
+            (unusable, "row without a query or with a fault", "rows without a query or with a fault"),
+            (unscored, "passage without a score", "passages without a score"),
+        )
+        if number
+    ]
+    notes = [found.note, f"{found.origin}: left out: {listed(left)}" if left else ""]
+    return replace(found, note="; ".join(filter(None, notes)))
 
 
 def _arrays(pairs: pa.Table) -> tuple[pa.DictionaryArray, pa.DictionaryArray, pa.Array]:
@@ -106,20 +124,22 @@ def _ranked(pairs: pa.Table, origin: str, files: Sequence[File]) -> Candidates:
     return Candidates(origin, table, digest_of(files))
 
 
-def _pairs(table: Table) -> list[pa.Table]:
-    """Returns the pairs of a table: all positives first, then the negatives."""
+def _pairs(table: Table) -> tuple[list[pa.Table], int]:
+    """Returns the pairs of a table, all positives before the negatives, and how many rows cannot be used."""
     layout = find_layout(table, SourceConfig())
     several = [*layout.passages, *dict.fromkeys(layout.scores.values())]
     cut = len(layout.passages)
     positives, negatives = _PairColumns(), _PairColumns()
+    unusable = 0
     for record in table.read(layout.texts, several):
         if record.problem is not None or is_blank(record.values[0]):
+            unusable += 1
             continue
         query_id = record.values[1] if layout.query_id else content_id("q-", record.values[0] or "")
         found = _ScoredRow(table.origin, record, layout, record.passages[cut:])
         positives.add(found.pairs(query_id or "", of_positives=True))
         negatives.add(found.pairs(query_id or "", of_positives=False))
-    return [*positives.tables(), *negatives.tables()]
+    return [*positives.tables(), *negatives.tables()], unusable
 
 
 class _ScoredRow:

@@ -23,7 +23,7 @@ from transformers import TrainerCallback, set_seed
 
 from miner.engine.files import new_folder, write_whole
 from miner.engine.progress import Progress
-from miner.errors import UsageError
+from miner.errors import UsageError, counted
 from miner.evaluation.evaluate import warnings
 from miner.evaluation.result import Evaluation
 from miner.faults import read_json
@@ -227,7 +227,8 @@ def note_truncated(model: SentenceTransformer, texts: Iterable[str], progress: P
         )["input_ids"]
     )
     if truncated:
-        progress.note(f"{truncated:,} texts are longer than {limit} tokens: only their start is read")
+        texts = counted(truncated, "text is", "texts are")
+        progress.note(f"{texts} longer than {limit} tokens: only the start is read")
     return truncated
 
 

@@ -12,6 +12,7 @@ from miner.arrays import drawn_share, pair_keys, positions, split_pairs
 from miner.collection.collection import Collection, Ints
 from miner.collection.exclusion import Exclusions
 from miner.engine.progress import SILENT, Progress
+from miner.errors import counted
 from miner.models.reranker import fold_of
 from miner.retrieval.bm25 import Bm25
 from miner.retrieval.config import Bm25Config
@@ -147,7 +148,7 @@ def labelled_pairs(
     query, doc = query[filled], doc[filled]
     if config.withheld:
         withheld = _withheld(collection, query, config)
-        progress.note(f"{withheld.sum():,} of {len(query):,} positives are withheld for an audit")
+        progress.note(f"withheld for an audit: {withheld.sum():,} of {counted(len(query), 'positive')}")
         known = _outside(known, pair_keys(query[withheld], doc[withheld]), collection)
         query, doc = query[~withheld], doc[~withheld]
     exclusions = Exclusions.of(collection, known, judgments.negatives, overlaps=False, protected=())

@@ -17,6 +17,7 @@ from sentence_transformers.cross_encoder import CrossEncoderTrainer, CrossEncode
 from transformers import set_seed
 
 from miner.engine.progress import Progress
+from miner.errors import counted
 from miner.models.device import resolve_device
 from miner.models.names import ModelFolder
 from miner.models.padding import complete_padding
@@ -90,7 +91,8 @@ def _note_truncated(model: CrossEncoder, pairs: LabelledPairs, progress: Progres
     long = [row for row, texts in enumerate(both) if sum(len(text.encode()) for text in texts) > least]
     chosen = ([texts[row] for row in long] for texts in (queries, documents))
     if long and (truncated := PairTokenizer(model.tokenizer, limit).pairs(*chosen).truncated):
-        progress.note(f"{truncated:,} pairs are longer than {limit} tokens: only their start is read")
+        found = counted(truncated, "pair is", "pairs are")
+        progress.note(f"{found} longer than {limit} tokens: only the start is read")
 
 
 def load_base(base: ModelFolder, config: RerankerConfig) -> CrossEncoder:

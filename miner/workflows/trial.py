@@ -11,7 +11,7 @@ from typing import Any
 
 from miner.engine.files import contents, discard, write_whole
 from miner.engine.progress import Progress, WithoutNotes
-from miner.errors import UsageError
+from miner.errors import UsageError, counted
 from miner.evaluation.evaluate import EncoderTask, EvaluationConfig, encoder_task, task_of_split, warnings
 from miner.evaluation.result import Evaluation
 from miner.evaluation.retrieval import sampled_task
@@ -82,7 +82,8 @@ class Measured:
             raise UsageError(f"documents is for retrieval, split '{split}' has {kind}", "leave it out")
         sample = sampled_task(store, split, queries, documents, seed)
         if len(sample.documents) > documents:
-            progress.note(f"{len(sample.documents):,} documents are relevant: all of them are ranked")
+            relevant = counted(len(sample.documents), "document is", "documents are")
+            progress.note(f"{relevant} relevant: all of them are ranked")
         return cls(sample, content)
 
     def figures(self, model: Path | str, training: EncoderConfig, progress: Progress) -> Evaluation:
