@@ -251,3 +251,19 @@ def test_a_corpus_alone_without_the_ids_of_beir_is_a_table(tmp_path: Path) -> No
     write(tmp_path / "set/corpus.jsonl", jsonl({"docid": "7", "text": "Rome", "title": ""}))
     assert detect(str(tmp_path / "set")) == "table"
     assert [row["doc_id"] for row in collect(tmp_path / "set")["documents"]] == ["7"]
+
+
+@pytest.mark.parametrize(
+    "lines",
+    [
+        'query-id,corpus-id,score\nq,d,1\nq,"d,2",0\n',
+        'corpus-id,score,query-id\nd,1,q\n"d,2",0,q\n',
+        'q,d,1\nq,"d,2",0\n',
+        'q,0,d,1\nq,0,"d,2",0\n',
+    ],
+)
+def test_judgments_between_commas(tmp_path: Path, lines: str) -> None:
+    folder = beir(tmp_path / "set", {"d": "x", "d,2": "y"}, {"q": "z"})
+    write(folder / "qrels/train.csv", lines)
+    found = [(row["doc_id"], row["relevance"]) for row in collect(folder)["judgments"]]
+    assert found == [("d", 1.0), ("d,2", 0.0)]

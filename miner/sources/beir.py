@@ -13,7 +13,7 @@ from miner.sources.part import Part, Rows, Source
 from miner.sources.qrels import JudgmentLayout, judgment_layout, judgments
 from miner.sources.values import NotTextError, as_text, parse_json
 
-_QRELS = (".tsv", ".txt", ".trec", ".qrels", ".qrel", ".jsonl", "")
+_QRELS = (".tsv", ".csv", ".txt", ".trec", ".qrels", ".qrel", ".jsonl", "")
 """Suffixes of files of judgments."""
 _ONLY_QRELS = r"^qrels?[-_.]*"
 """What a name may have before the split."""
@@ -103,7 +103,7 @@ def _layout(file: File) -> JudgmentLayout:
         return layout
     first = next((line.text for line in lines(file) if line.text.strip()), None)
     if first is None:
-        return JudgmentLayout(3, 0, 1, 2, True)
+        return JudgmentLayout(3, 0, 1, 2, "\t")
     cells = first.rstrip("\r\n").split("\t") if "\t" in first else first.split()
     raise InputError(
         f"{file.origin}: no judgments; its first line has {len(cells)} fields: {listed(cells)}",

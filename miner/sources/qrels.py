@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -38,8 +39,8 @@ class JudgmentLayout:
     query: int
     document: int
     relevance: int
-    tabs: bool
-    """Whether tabs separate the fields, or any white space."""
+    separator: str | None
+    """What is between the fields: a tab, a comma, or any white space (None)."""
     header: bool = False
     names: tuple[str, str, str] | None = None
     """JSON lines: the keys of query, document and relevance."""
@@ -52,10 +53,12 @@ class JudgmentLayout:
 
     def fields(self, text: str) -> list[str]:
         """Returns the fields of a line."""
-        return text.rstrip("\r\n").split("\t") if self.tabs else text.split()
+        if self.separator == ",":
+            return next(csv.reader([text.rstrip("\r\n")]), [])
+        return text.split() if self.separator is None else text.rstrip("\r\n").split(self.separator)
 
 
-_IN_ORDER = JudgmentLayout(3, 0, 1, 2, True)
+_IN_ORDER = JudgmentLayout(3, 0, 1, 2, "\t")
 """Query, document, relevance."""
 
 
@@ -70,15 +73,15 @@ def judgment_layout(file: File) -> JudgmentLayout | None:
         return None
     if first[0].lstrip().startswith("{"):
         return _json_layout(parse_json(first[0], file.origin, 1))
-    tabs = 2 * sum("\t" in line for line in first) > len(first)
-    rows = [JudgmentLayout(0, 0, 0, 0, tabs).fields(line) for line in first]
+    separator = _separator(first, file)
+    rows = [JudgmentLayout(0, 0, 0, 0, separator).fields(line) for line in first]
     header = [name.strip().lower() for name in rows[0]]
     positions = [_position(header, names) for names in (QUERY, DOCUMENT, _RELEVANCE)]
     if None not in positions[:2] and _position(header, RANK) is not None:
         return None
     if all(position is not None for position in positions):
         query, document, relevance = (position or 0 for position in positions)
-        return JudgmentLayout(len(header), query, document, relevance, tabs, True)
+        return JudgmentLayout(len(header), query, document, relevance, separator, True)
     named = as_number(rows[0][-1]) is None
     graded = [row for row in (rows[1:] if named else rows) if len(row) > 1 and as_number(row[-1]) is not None]
     widths = Counter(len(row) for row in graded or rows)
@@ -86,7 +89,14 @@ def judgment_layout(file: File) -> JudgmentLayout | None:
     if width not in (3, 4):
         return None
     header_line = len(rows[0]) == width and len(rows) > 1 and _is_header(rows[0])
-    return JudgmentLayout(width, 0, width - 2, width - 1, tabs, header_line)
+    return JudgmentLayout(width, 0, width - 2, width - 1, separator, header_line)
+
+
+def _separator(first: Sequence[str], file: File) -> str | None:
+    """Returns what separates the fields of the first lines; a comma only in a file that is named .csv."""
+    if 2 * sum("\t" in line for line in first) > len(first):
+        return "\t"
+    return "," if file.suffix == ".csv" and 2 * sum("," in line for line in first) > len(first) else None
 
 
 def _is_header(fields: list[str]) -> bool:
@@ -105,7 +115,7 @@ def _json_layout(record: dict[str, object]) -> JudgmentLayout | None:
     if None in found or any(name in record for name in RANK):
         return None
     query, document, relevance = (name or "" for name in found)
-    return JudgmentLayout(3, 0, 1, 2, False, names=(query, document, relevance))
+    return JudgmentLayout(3, 0, 1, 2, None, names=(query, document, relevance))
 
 
 def is_judgments(file: File) -> bool:
@@ -270,8 +280,8 @@ def _judgment(
 ) -> None:
     rows.start("judgments", origin, number, *fields, split)
     if len(fields) != layout.width:
-        tabs = " between tabs" if layout.tabs else ""
-        rows.reject("field_count", f"{len(fields)} fields{tabs}, not {layout.order}")
+        between = {"\t": " between tabs", ",": " between commas"}.get(layout.separator or "", "")
+        rows.reject("field_count", f"{len(fields)} fields{between}, not {layout.order}")
         return
     relevance = as_number(fields[layout.relevance])
     if relevance is None:
