@@ -41,9 +41,7 @@ def label_table(found: FalseNegativeRate) -> str:
             "none was left out for what it is"
         )
     if found.judged:
-        notes.append(
-            f"judged not relevant already, so counted as right: {counted(found.judged, 'negative')}"
-        )
+        notes.append(f"judged not relevant already, so counted as right: {counted(found.judged, 'negative')}")
     head = f"run {printable(found.run)}: false-negative rate, by labels"
     return "\n".join([head, *text_table(rows, left=(0, 3)), *notes])
 
