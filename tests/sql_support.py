@@ -7,13 +7,13 @@ from pathlib import Path
 from click.testing import CliRunner, Result
 
 from miner.cli.main import group
-from miner.store.database import Database
+from tests.stores import new_store
 
 
 def small_store(folder: Path) -> Path:
     """Returns a small store alone in its folder."""
     path = folder / "my.duckdb"
-    with Database.open(path, create=True) as opened:
+    with new_store(path) as opened:
         opened.execute(
             "INSERT INTO documents (doc_id, title, text, text_key, label) "
             "VALUES ('d1', '', 'a cat', 1, NULL), ('007', 'T', 'bond', 2, NULL)"

@@ -2,13 +2,35 @@
 
 from __future__ import annotations
 
+import atexit
+import shutil
+import tempfile
 from collections.abc import Mapping, Sequence
+from functools import cache
 from pathlib import Path
+from uuid import uuid4
 
 import pyarrow as pa
 
 from miner.store.database import Database
 from miner.text import document_keys, text_keys
+
+
+@cache
+def _empty() -> Path:
+    folder = Path(tempfile.mkdtemp(prefix="stores-"))
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    Database.open(folder / "empty.duckdb", create=True).close()
+    return folder / "empty.duckdb"
+
+
+def new_store(path: Path) -> Database:
+    """Returns a new open store: a copy of an empty one, as it takes DuckDB long to define the views."""
+    assert not path.exists(), path
+    shutil.copyfile(_empty(), path)
+    store = Database.open(path)
+    store.set_meta("id", uuid4().hex)
+    return store
 
 
 def make_store(
@@ -20,7 +42,7 @@ def make_store(
     titles: Mapping[str, str] | None = None,
 ) -> Database:
     """Returns a new open store; a judgment is (query_id, doc_id) of split train, or with its split."""
-    store = Database.open(path, create=True)
+    store = new_store(path)
     labels = labels or {}
     above = [(titles or {}).get(i, "") for i in documents]
     keys, passages = document_keys(above, documents.values())

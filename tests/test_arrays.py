@@ -14,8 +14,7 @@ from hypothesis import strategies as st
 from miner.arrays import as_arrow, as_lists, as_numpy, first_within, flat, in_order, list_sizes, number_within
 from miner.mining.config import MiningConfig
 from miner.mining.pipeline import mine
-from miner.store.database import Database
-from tests.stores import make_store
+from tests.stores import make_store, new_store
 
 TYPES = ("int8", "int16", "int32", "int64", "float32", "float64", "bool")
 
@@ -58,7 +57,7 @@ def test_rows_are_put_in_order_only_if_they_are_not() -> None:
 
 def test_several_tables_are_those_of_one_after_the_other(tmp_path: Path) -> None:
     queries = [("SELECT key FROM meta WHERE key = ?", ["x"]), ("SELECT count(*) AS n FROM meta", [])]
-    with Database.open(tmp_path / "s.duckdb", create=True) as store:
+    with new_store(tmp_path / "s.duckdb") as store:
         assert [one.num_rows for one in store.tables(*queries)] == [0, 1]
         with store.transaction():
             store.set_meta("x", 1)

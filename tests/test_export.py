@@ -22,12 +22,13 @@ from miner.store.corpus import content_hashes
 from miner.store.database import Database
 from miner.store.triplets import TRIPLET_TEXTS
 from tests.export_store import TRIPLETS, fill, made, make_run
+from tests.stores import new_store
 from tests.train_support import Notes
 
 
 @pytest.fixture
 def store(tmp_path: Path) -> Database:
-    opened = Database.open(tmp_path / "my.duckdb", create=True)
+    opened = new_store(tmp_path / "my.duckdb")
     fill(opened)
     return opened
 
@@ -141,7 +142,7 @@ def test_card_explains_every_reason() -> None:
 
 
 def test_split_names_that_datasets_refuses_are_changed(tmp_path: Path) -> None:
-    with Database.open(tmp_path / "s.duckdb", create=True) as store:
+    with new_store(tmp_path / "s.duckdb") as store:
         fill(store, run=make_run("r", split="fold-1 (a)"))
         report = made(store, tmp_path / "out")
     assert report.data == tmp_path / "out/data/fold_1__a_.jsonl"
@@ -241,7 +242,7 @@ def test_unknown_run(store: Database, tmp_path: Path) -> None:
 
 
 def test_run_without_triplets(tmp_path: Path) -> None:
-    with Database.open(tmp_path / "s.duckdb", create=True) as store:
+    with new_store(tmp_path / "s.duckdb") as store:
         fill(store)
         store.execute("DELETE FROM selected")
         assert refusal(store, tmp_path / "out") == (
@@ -250,7 +251,7 @@ def test_run_without_triplets(tmp_path: Path) -> None:
 
 
 def test_no_pair_with_enough_negatives(tmp_path: Path) -> None:
-    with Database.open(tmp_path / "s.duckdb", create=True) as store:
+    with new_store(tmp_path / "s.duckdb") as store:
         fill(store, TRIPLETS[4:])  # type: ignore[arg-type]
         assert refusal(store, tmp_path / "out", format="n-tuple") == (
             "no query of run 'first' has 2 negatives; "

@@ -18,11 +18,12 @@ from miner.export.writers import WRITERS, json_lines
 from miner.store.database import Database
 from miner.store.scorers import Scorer
 from tests.export_store import fill, made, make_run, text_of
+from tests.stores import new_store
 
 
 @pytest.fixture
 def store(tmp_path: Path) -> Database:
-    opened = Database.open(tmp_path / "my.duckdb", create=True)
+    opened = new_store(tmp_path / "my.duckdb")
     fill(opened)
     return opened
 
@@ -155,7 +156,7 @@ def test_labeled_list(store: Database, tmp_path: Path) -> None:
     ],
 )
 def test_the_card_says_whose_the_scores_are(tmp_path: Path, scorer: Scorer, expected: str) -> None:
-    with Database.open(tmp_path / "s.duckdb", create=True) as opened:
+    with new_store(tmp_path / "s.duckdb") as opened:
         fill(opened, run=make_run("first", scorers=(scorer,)))
         made(opened, tmp_path / "scored", scores=True)
         made(opened, tmp_path / "bare")
@@ -245,7 +246,7 @@ def test_negatives_that_differ_by_positive_are_merged_by_their_best_rank(tmp_pat
         ("q1", "d1", "d3", 0.9, 0.5, 1), ("q1", "d1", "d4", 0.9, 0.25, 2),
         ("q1", "d2", "007", 0.75, 0.5, 1), ("q1", "d2", "d3", 0.75, 0.5, 2),
     ]  # fmt: skip
-    with Database.open(tmp_path / "s.duckdb", create=True) as store:
+    with new_store(tmp_path / "s.duckdb") as store:
         fill(store, triplets)  # type: ignore[arg-type]
         rows = json.loads(text_of(store, tmp_path, format="flagembedding"))
     assert rows["neg_id"] == ["d3", "007", "d4"]

@@ -24,6 +24,7 @@ from miner.store.runs import begin_run, finish_run
 from miner.store.triplets import TRIPLET_IDS
 from tests.export_store import DOCUMENTS, QUERIES, fill, made, make_run, selected_of
 from tests.export_training import cross, dense, multi_vector, sparse, trained
+from tests.stores import new_store
 
 JUDGMENTS = [
     ("q1", "d1", 2.0, "train", "train.tsv"),
@@ -55,7 +56,7 @@ def add_dev_run(store: Database, negatives: int = 1) -> None:
 
 @pytest.fixture
 def store(tmp_path: Path) -> Database:
-    opened = Database.open(tmp_path / "my.duckdb", create=True)
+    opened = new_store(tmp_path / "my.duckdb")
     fill(opened)
     judge(opened)
     return opened
@@ -326,7 +327,7 @@ def test_every_selection_has_each_triplet_as_it_should(
 def exported(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A data set of ids of two splits."""
     folder = tmp_path_factory.mktemp("ids")
-    with Database.open(folder / "my.duckdb", create=True) as opened:
+    with new_store(folder / "my.duckdb") as opened:
         fill(opened)
         judge(opened)
         add_dev_run(opened)

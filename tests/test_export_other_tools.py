@@ -13,13 +13,14 @@ import pytest
 
 from miner.store.database import Database
 from tests.export_store import fill, made
+from tests.stores import new_store
 
 pytestmark = pytest.mark.slow
 
 
 @pytest.fixture
 def store(tmp_path: Path) -> Database:
-    opened = Database.open(tmp_path / "my.duckdb", create=True)
+    opened = new_store(tmp_path / "my.duckdb")
     fill(opened)
     return opened
 

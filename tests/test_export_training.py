@@ -13,6 +13,7 @@ from miner.export import FORMATS, ExportConfig, export_run
 from miner.store.database import Database
 from tests.export_store import fill
 from tests.export_training import dense, multi_vector, sparse, tiny_dense_encoder, trained
+from tests.stores import new_store
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -34,7 +35,7 @@ COLUMNS = {
 
 @pytest.fixture(scope="module")
 def store(tmp_path_factory: pytest.TempPathFactory) -> Database:
-    opened = Database.open(tmp_path_factory.mktemp("store") / "my.duckdb", create=True)
+    opened = new_store(tmp_path_factory.mktemp("store") / "my.duckdb")
     fill(opened)
     return opened
 
@@ -91,7 +92,7 @@ def strings(value: Any) -> list[str]:
 
 
 def test_texts_that_look_like_numbers_or_missing_values_stay_texts(tmp_path: Path) -> None:
-    with Database.open(tmp_path / "s.duckdb", create=True) as store:
+    with new_store(tmp_path / "s.duckdb") as store:
         fill(store)
         for query_id, text in (("q1", "NA"), ("q2", "1984")):
             store.execute("UPDATE queries SET text = ? WHERE query_id = ?", [text, query_id])

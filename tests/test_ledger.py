@@ -22,13 +22,14 @@ from miner.engine.progress import SILENT, Advance
 from miner.engine.work import Tables, ordered_map, run_stage, worker_count
 from miner.store.database import Database
 from miner.store.ledger import KEY, Stage, begin_stage, commit_chunk, finish_stage
+from tests.stores import new_store
 
 STAGE = Stage("search bm25", {"documents": "3:abc", "k1": 1.2}, 4)
 
 
 @pytest.fixture
 def store(tmp_path: Path) -> Iterator[Database]:
-    with Database.open(tmp_path / "store.duckdb", create=True) as opened:
+    with new_store(tmp_path / "store.duckdb") as opened:
         yield opened
 
 
@@ -207,7 +208,7 @@ run_stage(store, STAGE, compute, reranker="s")
 @pytest.mark.slow
 def test_a_killed_process_loses_only_the_chunk_it_was_at(tmp_path: Path, root: Path) -> None:
     path = tmp_path / "store.duckdb"
-    Database.open(path, create=True).close()
+    new_store(path).close()
     process = subprocess.Popen(
         [sys.executable, "-c", _KILLED, str(path)], stdout=subprocess.PIPE, cwd=root, env=os.environ
     )

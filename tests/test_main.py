@@ -18,7 +18,7 @@ from miner.cli import main as module
 from miner.cli.main import COMMANDS, GROUPS, main
 from miner.engine.progress_bars import progress
 from miner.errors import MinerError, UsageError
-from miner.store.database import Database
+from tests.stores import new_store
 
 
 def miner(*arguments: str) -> subprocess.CompletedProcess[str]:
@@ -200,7 +200,7 @@ def test_python_m_miner_is_the_command() -> None:
 
 
 def empty_store(folder: Path) -> Path:
-    with Database.open(folder / "my.duckdb", create=True) as store:
+    with new_store(folder / "my.duckdb") as store:
         return store.path
 
 

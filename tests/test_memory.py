@@ -14,7 +14,7 @@ from miner.cli.main import group, main
 from miner.errors import UsageError
 from miner.memory import LEAST, MemoryLimit, limit_process, memory_bytes, parse_size, peak_bytes, shown_size
 from miner.store.database import Database
-from tests.stores import make_store
+from tests.stores import make_store, new_store
 
 
 @pytest.mark.parametrize(
@@ -46,7 +46,7 @@ def test_the_default_is_half_of_what_the_process_may_use() -> None:
 def test_the_limit_of_the_process_holds_for_every_store(tmp_path: Path) -> None:
     limit_process(2**30)
     try:
-        with Database.open(tmp_path / "s.duckdb", create=True) as store:
+        with new_store(tmp_path / "s.duckdb") as store:
             assert store.memory == MemoryLimit(2**30)
             assert store.rows("SELECT current_setting('memory_limit')") == [("256.0 MiB",)]
         with Database.open(tmp_path / "s.duckdb", memory="3GiB") as store:

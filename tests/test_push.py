@@ -14,9 +14,9 @@ import miner
 from miner.cli.main import group
 from miner.errors import MinerError, UsageError
 from miner.export.push import PushConfig, PushReport, push_export, pushed
-from miner.store.database import Database
 from tests.export_store import fill, made
 from tests.hub import TOKEN, Hub, serving
+from tests.stores import new_store
 from tests.tiny import tiny_bert
 
 
@@ -38,7 +38,7 @@ def out(tmp_path: Path) -> Path:
 
 
 def export(tmp_path: Path, out: Path, **config: object) -> None:
-    with Database.open(tmp_path / "my.duckdb", create=True) as store:
+    with new_store(tmp_path / "my.duckdb") as store:
         if not store.rows("FROM runs"):
             fill(store)
         made(store, out, force=True, **config)
@@ -207,7 +207,7 @@ def run(*arguments: object) -> tuple[int, str]:
 
 def test_the_command_pushes_and_a_dry_run_sends_nothing(hub: Hub, tmp_path: Path) -> None:
     store, out = tmp_path / "my.duckdb", tmp_path / "out"
-    with Database.open(store, create=True) as opened:
+    with new_store(store) as opened:
         fill(opened)
     code, output = run(store, out, "--push", "me/cats", "--set", "dry_run=true")
     assert code == 0, output
@@ -221,7 +221,7 @@ def test_the_command_pushes_and_a_dry_run_sends_nothing(hub: Hub, tmp_path: Path
 
 
 def test_settings_of_a_push_without_a_push_are_refused(tmp_path: Path) -> None:
-    with Database.open(tmp_path / "my.duckdb", create=True) as opened:
+    with new_store(tmp_path / "my.duckdb") as opened:
         fill(opened)
     code, output = run(tmp_path / "my.duckdb", tmp_path / "out", "--set", "public=true")
     assert code != 0
@@ -254,7 +254,7 @@ def test_a_model(hub: Hub, tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_a_training_pushes_its_model(hub: Hub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    with Database.open(tmp_path / "my.duckdb", create=True) as store:
+    with new_store(tmp_path / "my.duckdb") as store:
         fill(store)
     store, out = str(tmp_path / "my.duckdb"), tmp_path / "model"
     base = ["train", store, str(out), "--base", str(tiny_bert(tmp_path / "base")), "--set", "max_steps=1"]

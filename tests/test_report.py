@@ -37,7 +37,7 @@ from miner.store.audits import frontier_of_run
 from miner.store.database import Database
 from miner.store.runs import find_run
 from tests import export_store
-from tests.stores import make_store
+from tests.stores import make_store, new_store
 from tests.test_labels import collection, fill
 
 SECTIONS = (
@@ -358,7 +358,7 @@ def test_a_file_is_replaced_and_nothing_else_is(measured: Database, tmp_path: Pa
 
 
 def test_a_run_of_another_version_has_a_page_too(tmp_path: Path) -> None:
-    with Database.open(tmp_path / "s.duckdb", create=True) as store:
+    with new_store(tmp_path / "s.duckdb") as store:
         export_store.fill(store)
         page = page_of(store, tmp_path / "r.html")
     assert "by another version of miner" in page.text

@@ -17,7 +17,6 @@ from click.testing import CliRunner
 from miner.cli.main import group
 from miner.errors import MinerError, StoreError, UsageError
 from miner.ranges import literal
-from miner.store.database import Database
 from miner.store.select import (
     DEFAULT,
     Limits,
@@ -25,6 +24,7 @@ from miner.store.select import (
     select,
 )
 from tests.sql_support import small_store, sql
+from tests.stores import new_store
 
 ONE_SELECT = "miner sql runs one SELECT statement"
 HARMLESS = {
@@ -393,7 +393,7 @@ main(sys.argv[1:])
 def test_a_store_is_read_between_two_writes_and_who_writes_for_long_is_named(tmp_path: Path) -> None:
     path = tmp_path / "busy.duckdb"
     command = [sys.executable, "-c", _ASK, "sql", str(path), "SELECT count(*) FROM queries"]
-    with Database.open(path, create=True) as store:
+    with new_store(path) as store:
         with store.transaction():
             store.execute("INSERT INTO queries VALUES ('q', 'text', 1, NULL)")
             ended = subprocess.run(command, capture_output=True, text=True, check=False)

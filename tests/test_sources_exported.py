@@ -15,9 +15,9 @@ import pytest
 from miner.errors import InputError
 from miner.sources import SourceConfig, detect, ingest, open_source
 from miner.sources.candidates import read_candidates
-from miner.store.database import Database
 from tests.export_store import fill, made, make_run
 from tests.sources_support import collect, refused, rows, write
+from tests.stores import new_store
 
 FORMATS = [
     "triplet",
@@ -36,7 +36,7 @@ WITH_IDS = ("flagembedding", "tevatron")
 def exports(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with an export in each format, without and with scores."""
     folder = tmp_path_factory.mktemp("exports")
-    with Database.open(folder / "s.duckdb", create=True) as store:
+    with new_store(folder / "s.duckdb") as store:
         fill(store)
         for format in FORMATS:
             made(store, folder / format, format=format)
@@ -100,7 +100,7 @@ def test_the_same_rows_elsewhere_are_triplets_with_judged_negatives(exports: Pat
 
 
 def test_the_split_is_that_of_the_run(tmp_path: Path) -> None:
-    with Database.open(tmp_path / "s.duckdb", create=True) as store:
+    with new_store(tmp_path / "s.duckdb") as store:
         fill(store, run=make_run("odd", split="my split"))
         made(store, tmp_path / "out")
     assert {row["split"] for row in collect(tmp_path / "out")["judgments"]} == {"my split"}
@@ -126,7 +126,7 @@ def test_notes_say_what_became_of_the_negatives_and_list_other_files(exports: Pa
 def test_an_export_of_scores_instead_of_labels_says_that_nothing_in_it_is_judged(
     tmp_path: Path, form: str
 ) -> None:
-    with Database.open(tmp_path / "s.duckdb", create=True) as store:
+    with new_store(tmp_path / "s.duckdb") as store:
         fill(store)
         made(store, tmp_path / "out", format=form, scores=True)
     read = collect(tmp_path / "out")
@@ -144,7 +144,7 @@ def test_a_broken_export_is_refused(tmp_path: Path) -> None:
         "DIR/x/data: not an export, since it has no manifest.json of one; name the folder that miner export "
         "wrote, or leave --format out"
     )
-    with Database.open(tmp_path / "s.duckdb", create=True) as store:
+    with new_store(tmp_path / "s.duckdb") as store:
         fill(store)
         made(store, tmp_path / "out")
     next((tmp_path / "out" / "data").iterdir()).unlink()
@@ -159,7 +159,7 @@ def test_a_broken_export_is_refused(tmp_path: Path) -> None:
 def id_export(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """An export of ids of a run of the split dev_small."""
     folder = tmp_path_factory.mktemp("ids")
-    with Database.open(folder / "s.duckdb", create=True) as store:
+    with new_store(folder / "s.duckdb") as store:
         fill(store, run=make_run("small", split="dev_small"))
         made(store, folder / "out", format="ids")
     return folder / "out"
@@ -181,7 +181,7 @@ def test_the_negatives_of_an_export_on_the_hub_are_mined(
 ) -> None:
     datasets = pytest.importorskip("datasets")
     monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
-    with Database.open(tmp_path / "s.duckdb", create=True) as store:
+    with new_store(tmp_path / "s.duckdb") as store:
         fill(store)
         made(store, tmp_path / "out")
     assert {row["relevance"] for row in collect(f"hf:{tmp_path / 'out'}")["judgments"]} == {1.0}

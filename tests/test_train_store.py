@@ -25,7 +25,7 @@ from miner.workflows.run_rows import rows_of, usable
 from miner.workflows.train import Dev, TrainingRows, dev_task, known_positives, train
 from tests.evaluation_support import add_judgments
 from tests.export_store import fill, make_run, selected_of
-from tests.stores import make_store
+from tests.stores import make_store, new_store
 from tests.train_support import PAIRED, Notes, frozen
 
 __all__ = ["frozen"]
@@ -190,7 +190,7 @@ def test_losses_of_labelled_pairs_get_positives_and_negatives(store: Database, l
 
 
 def test_titles_go_before_the_text(tmp_path: Path) -> None:
-    with Database.open(tmp_path / "s.duckdb", create=True) as store:
+    with new_store(tmp_path / "s.duckdb") as store:
         fill(store)
         pairs = usable(mined_pairs(store, find_run(store)), 2, "run first")
         texts = rows_of(TextsById(store), pairs, "mnr", 2, "run first").texts

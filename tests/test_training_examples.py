@@ -21,6 +21,7 @@ from miner.training.encoder_config import LOSSES
 from miner.training.examples import Columns, Examples, examples_of, read_examples, text_columns
 from tests.export_store import fill, made
 from tests.sources_support import jsonl, write
+from tests.stores import new_store
 
 ROWS = {
     "anchor": ["what purrs?", "who\tbarks?", "Ålesund?"],
@@ -34,7 +35,7 @@ SCORES = [[0.9, 0.5], [0.75, -0.25], [1.0, 0.0]]
 @pytest.fixture
 def exports(tmp_path: Path) -> Iterator[Database]:
     """A store with a run of 2 negatives for 2 positives of a query, and 1 for one of another."""
-    with Database.open(tmp_path / "store.duckdb", create=True) as store:
+    with new_store(tmp_path / "store.duckdb") as store:
         fill(store)
         yield store
 
