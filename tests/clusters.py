@@ -19,6 +19,7 @@ import tempfile
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -198,12 +199,50 @@ class Mining:
         shutil.copyfile(self.folder / "before.duckdb", store)
         return store
 
+    def words(self, line: str, store: Path) -> list[str]:
+        """Returns the words of a command with the store and the reranker in it."""
+        named = {"STORE": str(store), "RERANKER": str(self.reranker)}
+        return [named.get(word, word) for word in line.split()]
+
 
 def alone(*arguments: object) -> str:
     """Runs a command without a cluster; returns its output."""
     ended = forking.miner(*arguments)
     assert ended.code == 0, ended.err
     return ended.out
+
+
+def connected(address: str, lines: list[list[str]], model: str, missing: str) -> None:
+    """Prints what one connection to a cluster computes, as JSON.
+
+    `outputs` are those of commands. `vectors`, as hexadecimal bytes, are of a model whose files are sent, as
+    its folder `missing` is on no node; `refusal` is what a worker says without the files.
+    """
+    from click.testing import CliRunner
+
+    from miner.cli.main import group
+    from miner.engine import cluster as engine
+    from miner.engine.cluster import current, using
+    from miner.models.encoder import Encoder
+    from miner.models.remote import ModelOpener, OtherModelError, _read
+
+    found: dict[str, Any] = {"outputs": []}
+    with using(address):
+        for words in lines:
+            result = CliRunner().invoke(group, words, catch_exceptions=False)
+            found["outputs"].append(result.stdout)
+            assert engine._current is not None, f"{words[0]} sent nothing to the cluster"
+        opener = ModelOpener.of(Encoder(model))
+        elsewhere = replace(opener, arguments=(("name", missing), *opener.arguments[1:]))
+        workers = current()
+        assert workers is not None
+        try:
+            workers.call(elsewhere, "encoded", ["a text"], "")
+        except OtherModelError as error:
+            found["refusal"] = error.message
+        sent = replace(elsewhere, files=workers.put(_read(Path(model))))
+        found["vectors"] = workers.call(sent, "encoded", ["a text"], "").result.vectors.tobytes().hex()
+    _say(json.dumps(found))
 
 
 def kill_often(kills: int, drivers: int, seed: int) -> int:

@@ -60,6 +60,10 @@ class Base:
         shutil.copytree(self.folder, to)
         return to / "s.duckdb"
 
+    def words(self, line: str) -> list[str]:
+        """Returns the words of a command with the models in it."""
+        return line.replace("RERANKER", self.reranker).replace("ENCODER", self.encoder).split()
+
 
 @pytest.fixture(scope="module")
 def base(tmp_path_factory: pytest.TempPathFactory) -> Base:
@@ -69,42 +73,42 @@ def base(tmp_path_factory: pytest.TempPathFactory) -> Base:
     store = folder / "s.duckdb"
     fill(store)
     out = tmp_path_factory.mktemp("mined") / "out"
-    mine = ["mine", str(store), "--name", "r1", "--encoder", "bundled", "--depth", "20", "--negatives", "3"]
+    mine = ["mine", str(store), "--name", "r1", "--encoder", encoder, "--depth", "20", "--negatives", "3"]
     ((ended,),) = run([[Command(mine, str(out))]])
     assert ended.code == 0, ended.err
     return Base(folder, reranker, encoder)
 
 
-def pairs(reranker: str) -> dict[str, tuple[list[str], list[str]]]:
+def pairs(base: Base) -> dict[str, tuple[list[str], list[str]]]:
     """Two commands each, with STORE and OUT to be filled in; `*` before the name of one that is repeated."""
-    mine = "mine STORE --encoder bundled --depth 15 --name"
+    mine = "mine STORE --encoder ENCODER --depth 15 --name"
     sql = ["*sql", "STORE", FIXED, "--format", "csv"]
     export = "*export STORE OUT --run r1 --scores --force"
     silver = "silver STORE --set encoder=none --set depth=5 --set per_query=2 --reranker"
     bench = f"bench STORE --arms easy,hard-filtered --sizes 16 --run r1 --json --out OUT {TRAINING}"
     lines: dict[str, tuple[str, str | list[str]]] = {
         "mine and sql": (f"{mine} r2", sql),
-        "mine with a reranker and export": (f"{mine} r3 --reranker {reranker}", export),
-        "audit and evaluate": (f"audit STORE {HIDING}", f"evaluate bundled STORE {EVALUATE}"),
+        "mine with a reranker and export": (f"{mine} r3 --reranker RERANKER", export),
+        "audit and evaluate": (f"audit STORE {HIDING}", f"evaluate ENCODER STORE {EVALUATE}"),
         "calibrate and runs": (f"calibrate STORE {HIDING} --target 0.9", "*runs STORE --json"),
         "train and decide": (
             f"train STORE OUT --run r1 {TRAINING} --set evaluations=0",
             "decide STORE --run r1 --name strict --relative-margin 0.2",
         ),
         "evaluate and evaluate": (
-            f"evaluate bundled STORE --split dev {EVALUATE}",
-            f"evaluate bundled STORE --split test {EVALUATE}",
+            f"evaluate ENCODER STORE --split dev {EVALUATE}",
+            f"evaluate ENCODER STORE --split test {EVALUATE}",
         ),
         "dedup and explain": ("dedup STORE --json", "*explain STORE q000 --run r1 --json"),
         "relabel and export": (f"relabel STORE {HIDING}", export),
         "bench and sql": (bench, sql),
         "silver and evaluate": (
-            f"{silver} {reranker}",
-            f"evaluate {reranker} STORE --set depth=5 {EVALUATE}",
+            f"{silver} RERANKER",
+            f"evaluate RERANKER STORE --set depth=5 {EVALUATE}",
         ),
     }
     return {
-        name: (first.split(), second.split() if isinstance(second, str) else second)
+        name: (base.words(first), base.words(second) if isinstance(second, str) else second)
         for name, (first, second) in lines.items()
     }
 
@@ -160,7 +164,7 @@ def state(store: Path) -> dict[str, Any]:
 def test_ten_pairs_of_commands_end_as_each_does_alone(base: Base, tmp_path: Path) -> None:
     alone: dict[str, list[Command]] = {}
     together: dict[str, list[Command]] = {}
-    for name, both in pairs(base.reranker).items():
+    for name, both in pairs(base).items():
         for kind in ("first", "second", "both", "in turn"):
             (tmp_path / name / kind).mkdir(parents=True)
         stores = {
@@ -190,21 +194,21 @@ def test_ten_pairs_of_commands_end_as_each_does_alone(base: Base, tmp_path: Path
 
 
 SLOW_COMMANDS = {
-    "mine": "read mine STORE --encoder bundled --depth 15 --name r2 --reranker RERANKER",
+    "mine": "read mine STORE --encoder ENCODER --depth 15 --name r2 --reranker RERANKER",
     "audit": f"read audit STORE {HIDING}",
     "calibrate": f"read calibrate STORE {HIDING} --target 0.9",
-    "dedup": "read dedup STORE --encoder bundled",
+    "dedup": "read dedup STORE --encoder ENCODER",
     "contamination": "read contamination STORE STORE",
     "relabel": f"read relabel STORE {HIDING}",
     "relabel --dry-run": f"write relabel STORE --dry-run {HIDING}",
     "silver": "read silver STORE --set encoder=none --set depth=5 --set per_query=2 --reranker RERANKER",
-    "evaluate": f"write evaluate bundled STORE {EVALUATE}",
+    "evaluate": f"write evaluate ENCODER STORE {EVALUATE}",
     "evaluate a reranker": f"write evaluate RERANKER STORE --set depth=5 {EVALUATE}",
     "train": f"write train STORE OUT --run r1 {TRAINING} --set evaluations=0",
     "train-reranker": f"write train-reranker STORE OUT --base RERANKER --set max_steps=2 {ON_CPU}",
     "pretrain": "write pretrain STORE OUT --base ENCODER --set max_steps=2 --set dtype=fp32",
     "bench": f"write bench STORE --arms easy,hard-filtered --sizes 16 --run r1 --out OUT {TRAINING}",
-    "loop": "read loop STORE OUT --set encoder=bundled --rounds 1 --set loop.queries=12 "
+    "loop": "read loop STORE OUT --set encoder=ENCODER --rounds 1 --set loop.queries=12 "
     + TRAINING.replace("--base scratch", "--set training.base=scratch")
     .replace("dtype", "training.dtype")
     .replace("dimension", "training.dimension"),
@@ -215,7 +219,7 @@ SLOW_COMMANDS = {
 def test_the_store_is_free_while_a_command_is_at_something_slow(base: Base, tmp_path: Path) -> None:
     groups = {}
     for name, line in SLOW_COMMANDS.items():
-        probe, *arguments = line.replace("RERANKER", base.reranker).replace("ENCODER", base.encoder).split()
+        probe, *arguments = base.words(line)
         one = command(arguments, base.copy(tmp_path / name / "s"), "out")
         groups[name] = [Command(one.arguments, one.out, probe=probe)]
     busy = base.copy(tmp_path / "busy" / "s")

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import random
-import subprocess
-import sys
 from collections.abc import Iterator
 from dataclasses import replace
 from functools import cached_property
@@ -33,7 +31,8 @@ from miner.retrieval.shards import Here, ShardFiles, Shards, shard_key
 from miner.retrieval.term_shard import TermShardOpener
 from miner.retrieval.vector_search import TextVectors, VectorSearch
 from miner.retrieval.vector_shards import VectorShardOpener, _used
-from tests.clusters import ROOT, Mining, Nodes, alone, cluster, contents, killed_run
+from tests import forking
+from tests.clusters import Mining, Nodes, alone, cluster, connected, contents, killed_run
 from tests.test_bm25 import collection
 from tests.tiny import tiny_bert
 
@@ -234,10 +233,25 @@ def mining(tmp_path_factory: pytest.TempPathFactory) -> Mining:
     return Mining(tmp_path_factory.mktemp("mining"))
 
 
-def finished(process: Any) -> tuple[str, str]:
-    output, errors = process.communicate()
-    assert process.returncode == 0, errors
-    return output, errors
+OTHERS = {
+    "evaluate": "evaluate RERANKER STORE --split train --json",
+    "silver": "silver STORE --reranker RERANKER --set encoder=none",
+}
+
+
+@pytest.fixture(scope="module")
+def missing(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("missing") / "none"
+
+
+@pytest.fixture(scope="module")
+def session(nodes: Nodes, mining: Mining, missing: Path) -> dict[str, Any]:
+    """What one connection to the cluster computes: other commands, and a model that no node has."""
+    lines = [mining.words(words, mining.new(f"{name}-cluster")) for name, words in OTHERS.items()]
+    ended = forking.run(connected, nodes.address, lines, mining.encoder, missing, **nodes.environment)
+    assert ended.code == 0, ended.err
+    found: dict[str, Any] = json.loads(ended.out)
+    return found
 
 
 @with_ray
@@ -259,26 +273,15 @@ def test_three_nodes_mine_the_same_whatever_is_killed(
 
 @with_ray
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    "command",
-    [
-        "evaluate RERANKER STORE --split train --json",
-        "silver STORE --reranker RERANKER --set encoder=none",
-    ],
-)
-def test_other_commands_give_the_same(nodes: Nodes, mining: Mining, command: str) -> None:
-    outputs = []
-    for number, run in enumerate((alone, lambda *given: finished(nodes.miner(*given))[0])):
-        store = mining.new(f"other-{number}-{abs(hash(command))}")
-        named = {"STORE": store, "ENCODER": mining.encoder, "RERANKER": mining.reranker}
-        output = run(*[named.get(word, word) for word in command.split()])
-        outputs.append(output.replace(str(store), "STORE"))
-    own, other = outputs
-    assert own
-    if "--json" in command:
-        assert _without_clock(json.loads(own)) == _without_clock(json.loads(other))
-    else:
-        assert own == other
+def test_other_commands_give_the_same(mining: Mining, session: dict[str, Any]) -> None:
+    for (name, words), output in zip(OTHERS.items(), session["outputs"], strict=True):
+        own = alone(*mining.words(words, mining.new(f"{name}-alone")))
+        own = own.replace(f"{name}-alone", f"{name}-cluster")
+        assert own
+        if "--json" in words:
+            assert _without_clock(json.loads(own)) == _without_clock(json.loads(output))
+        else:
+            assert own == output
 
 
 def _without_clock(found: Any) -> Any:
@@ -287,37 +290,10 @@ def _without_clock(found: Any) -> Any:
     return [_without_clock(value) for value in found] if isinstance(found, list) else found
 
 
-_SENT = """
-import sys
-from dataclasses import replace
-from pathlib import Path
-from miner.engine.cluster import current, using
-from miner.models.encoder import Encoder
-from miner.models.remote import ModelOpener, OtherModelError, _read
-
-address, folder, missing = sys.argv[1:]
-opener = ModelOpener.of(Encoder(folder))
-elsewhere = replace(opener, arguments=(("name", missing), *opener.arguments[1:]))
-with using(address):
-    found = current()
-    try:
-        found.call(elsewhere, "encoded", ["a text"], "")
-    except OtherModelError as error:
-        print(error.message)
-    sent = replace(elsewhere, files=found.put(_read(Path(folder))))
-    print(found.call(sent, "encoded", ["a text"], "").result.vectors.tobytes().hex())
-"""
-
-
 @with_ray
 @pytest.mark.slow
 def test_the_files_of_a_model_are_sent_where_they_are_missing(
-    nodes: Nodes, mining: Mining, tmp_path: Path
+    mining: Mining, session: dict[str, Any], missing: Path
 ) -> None:
-    command = [sys.executable, "-c", _SENT, nodes.address, str(mining.encoder), str(tmp_path / "none")]
-    done = subprocess.run(
-        command, cwd=ROOT, env=nodes.environment, capture_output=True, text=True, check=True, timeout=300
-    )
-    refusal, vectors = done.stdout.splitlines()
-    assert f"there is no folder {tmp_path / 'none'}" in refusal
-    assert vectors == Encoder(str(mining.encoder)).encoded(["a text"]).vectors.tobytes().hex()
+    assert f"there is no folder {missing}" in session["refusal"]
+    assert session["vectors"] == Encoder(str(mining.encoder)).encoded(["a text"]).vectors.tobytes().hex()

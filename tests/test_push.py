@@ -14,6 +14,7 @@ import miner
 from miner.cli.main import group
 from miner.errors import MinerError, UsageError
 from miner.export.push import PushConfig, PushReport, push_export, pushed
+from miner.store.database import Database
 from tests.export_store import fill, made
 from tests.hub import TOKEN, Hub, serving
 from tests.stores import new_store
@@ -38,7 +39,7 @@ def out(tmp_path: Path) -> Path:
 
 
 def export(tmp_path: Path, out: Path, **config: object) -> None:
-    with new_store(tmp_path / "my.duckdb") as store:
+    with Database.open(tmp_path / "my.duckdb", create=True) as store:
         if not store.rows("FROM runs"):
             fill(store)
         made(store, out, force=True, **config)

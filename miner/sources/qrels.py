@@ -54,8 +54,15 @@ class JudgmentLayout:
     def fields(self, text: str) -> list[str]:
         """Returns the fields of a line."""
         if self.separator == ",":
-            return next(csv.reader([text.rstrip("\r\n")]), [])
+            return _between_commas(text.rstrip("\r\n"))
         return text.split() if self.separator is None else text.rstrip("\r\n").split(self.separator)
+
+
+def _between_commas(text: str) -> list[str]:
+    try:
+        return next(csv.reader([text]), [])
+    except csv.Error:  # a line with a carriage return in it
+        return text.split(",")
 
 
 _IN_ORDER = JudgmentLayout(3, 0, 1, 2, "\t")
@@ -75,13 +82,12 @@ def judgment_layout(file: File) -> JudgmentLayout | None:
         return _json_layout(parse_json(first[0], file.origin, 1))
     separator = _separator(first, file)
     rows = [JudgmentLayout(0, 0, 0, 0, separator).fields(line) for line in first]
-    header = [name.strip().lower() for name in rows[0]]
-    positions = [_position(header, names) for names in (QUERY, DOCUMENT, _RELEVANCE)]
-    if None not in positions[:2] and _position(header, RANK) is not None:
+    positions = _named(rows[0])
+    if None not in positions[:2] and _named(rows[0], (RANK,)) != [None]:
         return None
-    if all(position is not None for position in positions):
+    if None not in positions:
         query, document, relevance = (position or 0 for position in positions)
-        return JudgmentLayout(len(header), query, document, relevance, separator, True)
+        return JudgmentLayout(len(rows[0]), query, document, relevance, separator, True)
     named = as_number(rows[0][-1]) is None
     graded = [row for row in (rows[1:] if named else rows) if len(row) > 1 and as_number(row[-1]) is not None]
     widths = Counter(len(row) for row in graded or rows)
@@ -106,8 +112,12 @@ def _is_header(fields: list[str]) -> bool:
     return len(fields) != 4 or (as_number(fields[1]) is None and fields[1].strip().upper() != "Q0")
 
 
-def _position(header: Sequence[str], names: Sequence[str]) -> int | None:
-    return next((header.index(name) for name in names if name in header), None)
+def _named(
+    fields: Sequence[str], roles: Sequence[Sequence[str]] = (QUERY, DOCUMENT, _RELEVANCE)
+) -> list[int | None]:
+    """Returns the positions of query, document and relevance in a header, None for one without a name."""
+    header = [name.strip().lower() for name in fields]
+    return [next((header.index(name) for name in names if name in header), None) for names in roles]
 
 
 def _json_layout(record: dict[str, object]) -> JudgmentLayout | None:
@@ -122,12 +132,14 @@ def is_judgments(file: File) -> bool:
     """Returns whether the first lines of a file are judgments: ids without blanks, and whole numbers.
 
     Three columns without a header may also be three ids, or a query, a document and its rank: these are not
-    judgments.
+    judgments, nor is a file of commas without their names.
     """
     layout = judgment_layout(file)
     if layout is None or layout.names is not None:
         return layout is not None
     rows = [layout.fields(line.text) for line in islice(lines(file), _LOOKED_AT) if line.text.strip()]
+    if layout.separator == "," and None in _named(rows[0]):
+        return False
     if layout.width == 3 and not layout.header:
         several = len({row[2] for row in rows if len(row) == 3}) > _MOST_GRADES
         if several or is_run(file):
