@@ -76,7 +76,7 @@ def test_what_is_known_stays_and_counts(keys: set[int], dev: float, test: float,
     assert division.assign(keys, "train", kept) == whole
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=10, deadline=None)
 @given(
     st.lists(
         st.tuples(st.sampled_from("abcdefgh"), st.sampled_from(["", " ", "!"])), min_size=8, max_size=30

@@ -41,7 +41,7 @@ PAGES = [ROOT / "README.md", *sorted(ROOT.glob("docs/*.md")), *sorted(ROOT.glob(
 SHORTER = {
     "train": ("--set max_steps=2", "--base my-bert", "--force"),
     "train-reranker": ("--set max_steps=1", "--base my-bert", "--force"),
-    "pretrain": ("--set max_steps=2", "--force"),
+    "pretrain": ("--set max_steps=2", "--base my-bert", "--force"),
     "export": ("--force",),
     "silver": ("--reranker my-reranker",),
 }

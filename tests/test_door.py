@@ -33,11 +33,16 @@ ROWS = [
 ]
 
 
-@pytest.fixture
-def path(tmp_path: Path) -> Path:
-    file = tmp_path / "s.duckdb"
+@pytest.fixture(scope="module")
+def ingested(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    file = tmp_path_factory.mktemp("ingested") / "s.duckdb"
     miner.ingest(file, ROWS)
     return file
+
+
+@pytest.fixture
+def path(tmp_path: Path, ingested: Path) -> Path:
+    return shutil.copy(ingested, tmp_path / "s.duckdb")
 
 
 @pytest.fixture

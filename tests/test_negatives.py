@@ -59,7 +59,7 @@ def collections(draw: st.DrawFn) -> tuple[dict[str, str], dict[str, str], list[t
     )
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=30, deadline=None, suppress_health_check=list(HealthCheck))
 @given(
     collection=collections(),
     dense=st.booleans(),
@@ -177,7 +177,7 @@ def test_positives_of_other_splits_are_excluded_too(tmp_path: Path, split: str) 
     assert reasons == {"d0": "judged_positive", "d1": "judged_positive", "d2": "kept"}
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=100, deadline=None)
 @given(
     st.lists(
         st.lists(st.sampled_from(["a", "b", "ab", "ß", "ss", "A"]), min_size=1, max_size=6),

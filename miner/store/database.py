@@ -91,6 +91,7 @@ class Database:
         try:
             if store._lock is not None:
                 store._lock.acquire(LOCK_WAIT if wait is None else wait)
+            is_new = create and not read_only and not file.exists()
             log = Path(f"{file}.wal")
             is_first = store._lock is not None and not store._lock.is_nested
             if is_first:
@@ -101,7 +102,7 @@ class Database:
                     looked._access.open(patience)
                     looked._require_ours(create)
             access.open(patience)
-            if not store._require_ours(create and not read_only):
+            if is_new or not store._require_ours(create and not read_only):
                 store._make()
             if not read_only:
                 store._renew_views()

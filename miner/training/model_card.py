@@ -188,9 +188,14 @@ class RerankerReport(Readable):
     """Whether it was already finished, so that nothing was computed."""
 
 
+def write_metrics(folder: Path, metrics: Metrics) -> None:
+    """Writes metrics.json into a model's folder."""
+    (folder / METRICS).write_text(metrics.json(), "utf-8")
+
+
 def write_card(folder: Path, title: str, metrics: Metrics) -> None:
     """Writes metrics.json, README.md and, for an encoder, the chart of its loss into a model's folder."""
-    (folder / METRICS).write_text(metrics.json(), "utf-8")
+    write_metrics(folder, metrics)
     if panels := _panels(metrics):
         draw(title, panels, folder / f"{CURVE}.png", folder / f"{CURVE}.svg")
     (folder / "README.md").write_text(card(title, metrics), "utf-8")
