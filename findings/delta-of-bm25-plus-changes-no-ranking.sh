@@ -3,7 +3,7 @@
 # for each word of the query that a document holds, so that a long document with the word stays above a document
 # without it. Both libraries add it for each word of the query to *every* document. What is left is plain BM25 and one
 # number per query, the same for all documents; and a document with none of the words has a score above 0.
-# Nothing warns; for bm25s the setting's text says only that it is "the delta parameter in the BM25L and BM25+ formulas".
+# Nothing warns; bm25s describes the setting as "the delta parameter in the BM25L and BM25+ formulas".
 #
 # Who is hurt: whoever takes BM25+ for its gain on long documents, or tunes delta: every value gives the same figures.
 # And whoever drops what does not match with "score > 0", as is usual with BM25: with BM25+ that drops nothing, and
