@@ -3,9 +3,8 @@
 # rows. read_json takes its types from that many rows; a field that is null there now gets the type "NULL", and every
 # text, number, list or object that follows in it becomes NULL. So does a member of an object, on its own or in a list:
 # [{"id": ..., "score": null}]. CREATE TABLE and COPY TO Parquet keep the loss. No error, no warning. duckdb 1.5.6 gives
-# such a field the type JSON and returns each value. Where a field is *left out* of the first rows, both raise an error.
-# Several files: only the first 32 are sampled. A field that is null in them is lost in the others; one that they leave
-# out is lost too, where 1.5.6 raises an error.
+# such a field the type JSON and returns each value. Of several files, only the first 32 are sampled: a field that is
+# null in them is lost in the others.
 #
 # Who is hurt: whoever reads training data that begins with rows without negatives or teacher scores and goes on with
 # rows that have them, as sets joined one after another do. All negatives or scores are gone; the rows are all there.
