@@ -7,6 +7,7 @@ run at the same time; one that is to be repeated starts anew until the others ha
 
 from __future__ import annotations
 
+import gc
 import json
 import os
 import subprocess
@@ -168,6 +169,7 @@ def _run(group: Sequence[Command]) -> None:
 if __name__ == "__main__":
     for module in MODULES:
         import_module(module)
+    gc.freeze()  # for the trainings, each of which runs the garbage collector
     for name, size in CHUNKS.items():
         owner, last = _owner(name)
         setattr(owner, last, size)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 from pathlib import Path
 
@@ -21,6 +22,17 @@ if INSTALLED and not Path(miner.__file__).is_relative_to(INSTALLED):
 
 settings.register_profile("miner", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("miner")
+
+
+def pytest_collection_finish() -> None:
+    """Hides what was imported from the garbage collector, which every training runs, on all objects."""
+    gc.collect()
+    gc.freeze()
+
+
+def pytest_sessionfinish() -> None:
+    """Undoes it, so that the interpreter can end as usual."""
+    gc.unfreeze()
 
 
 @pytest.fixture(scope="session")

@@ -7,6 +7,7 @@ needs it, and has no threads and no open store that a fork would inherit.
 from __future__ import annotations
 
 import atexit
+import gc
 import json
 import os
 import shutil
@@ -192,6 +193,7 @@ def serve() -> None:
     """Answers lines of JSON on stdin: a call with the number of its process, a wait with the exit code."""
     for name in PREPARED:
         import_module(name)
+    gc.freeze()  # for the trainings, each of which runs the garbage collector
     answers = os.fdopen(os.dup(1), "w")
     print("0", file=answers, flush=True)
     for line in sys.stdin:

@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 
 from miner.store.database import Database
+from tests import forking
 from tests.at_once import Command, Ended, run
 from tests.stores import make_store
 from tests.tiny import tiny_bert
@@ -72,9 +73,9 @@ def base(tmp_path_factory: pytest.TempPathFactory) -> Base:
     reranker, encoder = str(tiny_bert(models / "reranker", labels=1)), str(tiny_bert(models / "encoder"))
     store = folder / "s.duckdb"
     fill(store)
-    out = tmp_path_factory.mktemp("mined") / "out"
-    mine = ["mine", str(store), "--name", "r1", "--encoder", encoder, "--depth", "20", "--negatives", "3"]
-    ((ended,),) = run([[Command(mine, str(out))]])
+    ended = forking.miner(
+        "mine", store, "--name", "r1", "--encoder", encoder, "--depth", 20, "--negatives", 3
+    )
     assert ended.code == 0, ended.err
     return Base(folder, reranker, encoder)
 
