@@ -3,15 +3,14 @@
 # its own. In rows of query_id, positive_id, negative_ids and scores (the positive's score, then those of the negatives)
 # that leaves N negatives beside N scores. MarginMSELoss reads as many scores as negatives as the margins between the
 # positive and each negative, its other form of labels. So the raw scores are trained as margins: the positive's own
-# score becomes the margin to the first negative, the first negative's score that to the second, and so on. There is
-# neither an error nor a warning. Without max_list_length the same rows are read as scores, and the loss is right. The
-# MarginMSELoss of CrossEncoder, SparseEncoder and MultiVectorEncoder decide by the same lengths.
+# score becomes the margin to the first negative, the first negative's score that to the second, and so on. There is no
+# error. Without max_list_length the same rows are read as scores, and the loss is right.
 #
 # Who is hurt: whoever distils a reranker with fewer negatives per query than the data has, to save memory. The margins
-# are far too large and in the wrong order: the hardest negative is given the largest one. A student that equals its
-# teacher is trained away from it.
+# are in the opposite order: the hardest negative is given the largest one. A student that equals its teacher is trained
+# away from it.
 # What to do there: put the positive first in the list of documents (document_ids), so that documents and scores are
-# cut alike, or cut the lists of the data set before resolve_ids, the scores to N + 1.
+# cut alike.
 #
 # Exits with 0 if the behaviour is as described, with 1 if it has changed.
 set -euo pipefail

@@ -3,11 +3,13 @@
 # for each word of the query that a document holds, so that a long document with the word stays above a document
 # without it. Both libraries add it for each word of the query to *every* document. What is left is plain BM25 and one
 # number per query, the same for all documents; and a document with none of the words has a score above 0.
-# Nothing warns; bm25s describes the setting as "the delta parameter in the BM25L and BM25+ formulas".
+# bm25s does so on purpose: a comment in its source speaks of the scores of absent words in BM25L and BM25+. What it means
+# for delta is said nowhere.
 #
 # Who is hurt: whoever takes BM25+ for its gain on long documents, or tunes delta: every value gives the same figures.
 # And whoever drops what does not match with "score > 0", as is usual with BM25: with BM25+ that drops nothing, and
-# documents that share no word with the query are mined as its hard negatives.
+# documents that share no word with the query can become its hard negatives.
+# What to do there: drop documents without a word of the query by their words; do not tune delta.
 #
 # Exits with 0 if the behaviour is as described, with 1 if it has changed.
 set -euo pipefail

@@ -8,7 +8,7 @@
 #
 # Who is hurt: whoever reads training data that begins with rows without negatives or teacher scores and goes on with
 # rows that have them, as sets joined one after another do. All negatives or scores are gone; the rows are all there.
-# What to do there: read_json(..., sample_size = -1, maximum_sample_files = -1), or columns = {...}.
+# What to do there: read_json(..., sample_size = -1).
 #
 # Exits with 0 if the behaviour is as described, with 1 if it has changed.
 set -euo pipefail

@@ -2,15 +2,14 @@
 # sentence-transformers 6.2.0 with transformers 5.23.0: batch_sampler="no_duplicates" puts a row off to a later batch if
 # the batch has one of its texts already. If many rows share a text, the batches are smaller and there are more of them.
 # But the sampler's length is the number of rows divided by the batch size, as if all batches were full, and the Trainer
-# ends the epoch after that many. The batches after that are not trained, and their rows are not either. Nothing says
-# so: the log names all rows as examples, and the progress reaches 100 %. (Only the opposite case, too few batches with
-# dataloader_drop_last=True, has a warning, and there rows are repeated.) no_duplicates_hashed does the same.
+# ends the epoch after that many. The batches after that are not trained, and their rows are not either. No warning is
+# logged, and the epoch counts as whole. no_duplicates_hashed does the same.
 #
 # Who is hurt: whoever has pairs with few different positives, such as questions and the intents or FAQ answers that
 # they belong to, or one document with many queries. With 77 intents, as in Banking77, and batches of 256, 69 % of the
-# rows of an epoch are left out, and a batch has 77 rows instead of 256. Several datasets in a DatasetDict lose rows the
-# same way: "proportional" draws as many batches of each as its sampler's length.
-# What to do there: a batch size below the number of different texts; count the rows that the loss sees.
+# rows of an epoch are left out, and a batch has 77 rows instead of 256. Batches of 64, fewer than the intents, still
+# lose some.
+# What to do there: count the rows that the loss sees; choose a batch size far below the number of different texts.
 #
 # Exits with 0 if the behaviour is as described, with 1 if it has changed.
 set -euo pipefail
@@ -102,6 +101,7 @@ as_described = (
     found["batch_sampler", 256] == (8, ROWS, 256)
     and found["no_duplicates", 256] == found["no_duplicates_hashed", 256] == (8, 8 * INTENTS, INTENTS)
     and found["no_duplicates", 128] == (16, 16 * INTENTS, INTENTS)
+    and found["no_duplicates", 64][1] < ROWS
     and not about_rows
 )
 print("as described" if as_described else "CHANGED: all rows are trained, or a warning says that they are not")

@@ -20,6 +20,7 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -227,11 +228,18 @@ def connected(address: str, lines: list[list[str]], model: str, missing: str) ->
     from miner.models.remote import ModelOpener, OtherModelError, _read
 
     found: dict[str, Any] = {"outputs": []}
+    sends, send = count(), engine.Cluster.send
+
+    def counted(*arguments: Any) -> Any:
+        next(sends)
+        return send(*arguments)
+
+    engine.Cluster.send = counted  # type: ignore[method-assign]
     with using(address):
         for words in lines:
-            result = CliRunner().invoke(group, words, catch_exceptions=False)
-            found["outputs"].append(result.stdout)
-            assert engine._current is not None, f"{words[0]} sent nothing to the cluster"
+            before = next(sends)
+            found["outputs"].append(CliRunner().invoke(group, words, catch_exceptions=False).stdout)
+            assert next(sends) > before + 1, f"{words[0]} sent nothing to the cluster"
         opener = ModelOpener.of(Encoder(model))
         elsewhere = replace(opener, arguments=(("name", missing), *opener.arguments[1:]))
         workers = current()

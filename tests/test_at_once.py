@@ -97,8 +97,8 @@ def pairs(base: Base) -> dict[str, tuple[list[str], list[str]]]:
             "decide STORE --run r1 --name strict --relative-margin 0.2",
         ),
         "evaluate and evaluate": (
-            f"evaluate ENCODER STORE --split dev {EVALUATE}",
-            f"evaluate ENCODER STORE --split test {EVALUATE}",
+            f"evaluate bundled STORE --split dev {EVALUATE}",
+            f"evaluate bundled STORE --split test {EVALUATE}",
         ),
         "dedup and explain": ("dedup STORE --json", "*explain STORE q000 --run r1 --json"),
         "relabel and export": (f"relabel STORE {HIDING}", export),

@@ -57,6 +57,7 @@ def mine(words: list[str], workers: int, chunks: int = -1, seconds: float = 0) -
 def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with small untrained models of every kind, and candidates from elsewhere."""
     folder = tmp_path_factory.mktemp("models")
+    tiny_bert(folder / "dense")
     tiny_bert(folder / "reranker", labels=1)
     tiny_sparse_encoder(folder / "splade")
     tiny_multi_vector_encoder(folder / "colbert")
@@ -75,7 +76,7 @@ def fill(path: Path) -> None:
 
 
 def command(path: Path, models: Path) -> list[str]:
-    encoders = ("bundled", models / "splade", models / "colbert")
+    encoders = (models / "dense", models / "splade", models / "colbert")
     flags = [word for encoder in encoders for word in ("--encoder", str(encoder))]
     flags += ["--candidates", str(models / "run.trec"), "--reranker", str(models / "reranker")]
     return [

@@ -157,7 +157,7 @@ def test_rows_without_a_relevance_are_not_labelled(store: Database, tmp_path: Pa
     draw_sample(store, run, SampleConfig(80), tmp_path / "sample.csv")
     found = keep_labels(store, run, fill(tmp_path / "sample.csv", truth, first=50))
     assert (found.labels, found.unlabelled) == (50, 30)
-    assert "without a label: 30 pairs of the sample" in found.as_text()
+    assert "30 pairs of the sample have no label" in found.as_text()
     assert found.low <= true_rate(store, run) <= found.high
 
 

@@ -104,7 +104,7 @@ margins = st.one_of(st.none(), st.floats(-0.2, 0.4))
 scores = st.one_of(st.none(), st.floats(-0.5, 0.9))
 
 
-@settings(max_examples=40, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=80, deadline=None, suppress_health_check=list(HealthCheck))
 @given(
     similarity=st.sampled_from(SIMILARITIES),
     seed=st.integers(0, 10_000),

@@ -17,7 +17,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from miner.errors import InputError, UsageError
-from miner.sources import SourceConfig, detect, ingest
+from miner.sources import SourceConfig, detect, ingest, open_source
 from miner.text import clean, text_key
 from tests.sources_support import beir, collect, dump, jsonl, refused, rows, write
 
@@ -260,6 +260,7 @@ def test_a_corpus_alone_without_the_ids_of_beir_is_a_table(tmp_path: Path) -> No
         'corpus-id,score,query-id\nd,1,q\n"d,2",0,q\n',
         'q,d,1\nq,"d,2",0\n',
         'q,0,d,1\nq,0,"d,2",0\n',
+        'q, d, 1\nq, "d,2", 0\n',
     ],
 )
 def test_judgments_between_commas(tmp_path: Path, lines: str) -> None:
@@ -267,3 +268,18 @@ def test_judgments_between_commas(tmp_path: Path, lines: str) -> None:
     write(folder / "qrels/train.csv", lines)
     found = [(row["doc_id"], row["relevance"]) for row in collect(folder)["judgments"]]
     assert found == [("d", 1.0), ("d,2", 0.0)]
+
+
+def test_another_csv_beside_judgments_is_listed(tmp_path: Path) -> None:
+    folder = beir(tmp_path / "set", {"d": "x"}, {"q": "y"}, train=[("q", "d", 1)])
+    write(folder / "qrels/stats.csv", "split,count\ntrain,1\n")
+    found = open_source(str(folder), SourceConfig())
+    assert "not read: qrels/stats.csv" in found.note
+    assert len(collect(folder)["judgments"]) == 1
+
+
+def test_texts_of_one_word_between_commas_are_no_judgments(tmp_path: Path) -> None:
+    write(tmp_path / "pairs.csv", "query,document,label\napple,fruit,1\ntea,metal,0\n")
+    with pytest.raises(InputError) as caught:
+        collect(tmp_path / "pairs.csv")
+    assert "--relevance-column label" in str(caught.value)

@@ -360,11 +360,12 @@ def test_pairs_of_rows_with_texts_are_the_same_in_any_pieces(
 def test_rows_with_texts_that_cannot_be_used_are_counted(tmp_path: Path) -> None:
     rows = [
         {"query": "a", "pos": ["p"], "neg": ["n", "m"], "neg_scores": [2.0, 1.0]},
+        {"query": "a", "pos": ["p"], "neg": ["n", ""], "neg_scores": [2.0, 1.0]},
         {"query": "", "pos": ["p"], "neg": ["n"], "neg_scores": [2.0]},
         {"query": ["a", "list"], "pos": ["p"], "neg": ["n"], "neg_scores": [2.0]},
     ]
     file = write(tmp_path / "rows.jsonl", jsonl(*rows))
     found = read_candidates(file)
     assert found.table["score"].to_pylist() == [2.0, 1.0]
-    left = "2 rows without a query or with a fault, 1 passage without a score"
+    left = "2 rows without a query or with a fault, 1 passage without a text, 1 passage without a score"
     assert found.note == f"{file}: left out: {left}"

@@ -37,11 +37,12 @@ def label_table(found: FalseNegativeRate) -> str:
         )
     if found.unlabelled:
         notes.append(
-            f"without a label: {counted(found.unlabelled, 'pair')} of the sample; the estimate assumes that "
-            "none was left out for what it is"
+            f"{counted(found.unlabelled, 'pair of the sample has', 'pairs of the sample have')} no label: the "
+            "estimate assumes that none was left out for what it is"
         )
     if found.judged:
-        notes.append(f"judged not relevant already, so counted as right: {counted(found.judged, 'negative')}")
+        negatives = counted(found.judged, "negative that is", "negatives that are")
+        notes.append(f"the rate counts {negatives} judged not relevant as right")
     head = f"run {printable(found.run)}: false-negative rate, by labels"
     return "\n".join([head, *text_table(rows, left=(0, 3)), *notes])
 

@@ -244,7 +244,7 @@ class Formula:
     The norm is scale · (1 - b + b · length / mean length). BM25L is (k1+1)(c+δ)/(k1+c+δ) with
     c = tf / (1 - b + b · length / mean length), which is (k1+1)δ/(k1+δ) + (k1+1)k1/(k1+δ) · tf/(tf+norm) with
     scale k1 + δ. Only rank-bm25's, which multiplies by tf once more, has no such form: `bonus`.
-    That BM25+ adds δ for words that a document lacks is the libraries' doing, not the paper's:
+    That a document gets a part for words that it lacks is the libraries' doing, not the papers':
     findings/delta-of-bm25-plus-changes-no-ranking.sh.
     """
 

@@ -6,14 +6,14 @@ import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from miner.errors import InputError, listed, near
+from miner.errors import InputError, counted, listed, near
 from miner.sources.config import SourceConfig, require_splits, split_in
 from miner.sources.files import File, files_in, lines, tree, unread
 from miner.sources.part import Part, Rows, Source
 from miner.sources.qrels import JudgmentLayout, judgment_layout, judgments
 from miner.sources.values import NotTextError, as_text, parse_json
 
-_QRELS = (".tsv", ".csv", ".txt", ".trec", ".qrels", ".qrel", ".jsonl", "")
+_QRELS = (".tsv", ".txt", ".trec", ".qrels", ".qrel", ".jsonl", "")
 """Suffixes of files of judgments."""
 _ONLY_QRELS = r"^qrels?[-_.]*"
 """What a name may have before the split."""
@@ -88,7 +88,14 @@ def _qrels(source: str, folder: Path, files: list[File]) -> list[File]:
         files = files_in(f"{source.rstrip('/')}/qrels", inside)
     else:
         files = [file for file in files if file.path.name.lower().startswith("qrels")]
-    return [file for file in files if file.suffix in _QRELS]
+    return [file for file in files if file.suffix in _QRELS or (file.suffix == ".csv" and _has_layout(file))]
+
+
+def _has_layout(file: File) -> bool:
+    try:
+        return judgment_layout(file) is not None
+    except InputError:
+        return False
 
 
 def _split(file: File) -> str:
@@ -106,7 +113,7 @@ def _layout(file: File) -> JudgmentLayout:
         return JudgmentLayout(3, 0, 1, 2, "\t")
     cells = first.rstrip("\r\n").split("\t") if "\t" in first else first.split()
     raise InputError(
-        f"{file.origin}: no judgments; its first line has {len(cells)} fields: {listed(cells)}",
+        f"{file.origin}: no judgments; its first line has {counted(len(cells), 'field')}: {listed(cells)}",
         "write query, document, relevance between tabs, or TREC's query, 0, document, relevance; a header "
         "such as query-id, corpus-id, score may give another order",
     )

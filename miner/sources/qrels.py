@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pyarrow as pa
 
-from miner.errors import InputError, listed, shown
+from miner.errors import InputError, counted, listed, shown
 from miner.sources.config import SourceConfig, require_splits
 from miner.sources.files import File, lines
 from miner.sources.part import Part, Rows, Source
@@ -60,9 +60,10 @@ class JudgmentLayout:
 
 def _between_commas(text: str) -> list[str]:
     try:
-        return next(csv.reader([text]), [])
+        fields = next(csv.reader([text], skipinitialspace=True), [])
     except csv.Error:  # a line with a carriage return in it
-        return text.split(",")
+        fields = text.split(",")
+    return [field.strip() for field in fields]
 
 
 _IN_ORDER = JudgmentLayout(3, 0, 1, 2, "\t")
@@ -112,6 +113,10 @@ def _is_header(fields: list[str]) -> bool:
     return len(fields) != 4 or (as_number(fields[1]) is None and fields[1].strip().upper() != "Q0")
 
 
+_IDS = (*(tuple(name for name in names if name not in _TEXTS) for names in (QUERY, DOCUMENT)), _RELEVANCE)
+"""The names in a header that are not those of texts."""
+
+
 def _named(
     fields: Sequence[str], roles: Sequence[Sequence[str]] = (QUERY, DOCUMENT, _RELEVANCE)
 ) -> list[int | None]:
@@ -132,13 +137,13 @@ def is_judgments(file: File) -> bool:
     """Returns whether the first lines of a file are judgments: ids without blanks, and whole numbers.
 
     Three columns without a header may also be three ids, or a query, a document and its rank: these are not
-    judgments, nor is a file of commas without their names.
+    judgments, nor is a .csv without names of ids.
     """
     layout = judgment_layout(file)
     if layout is None or layout.names is not None:
         return layout is not None
     rows = [layout.fields(line.text) for line in islice(lines(file), _LOOKED_AT) if line.text.strip()]
-    if layout.separator == "," and None in _named(rows[0]):
+    if layout.separator == "," and None in _named(rows[0], _IDS):
         return False
     if layout.width == 3 and not layout.header:
         several = len({row[2] for row in rows if len(row) == 3}) > _MOST_GRADES
@@ -293,7 +298,7 @@ def _judgment(
     rows.start("judgments", origin, number, *fields, split)
     if len(fields) != layout.width:
         between = {"\t": " between tabs", ",": " between commas"}.get(layout.separator or "", "")
-        rows.reject("field_count", f"{len(fields)} fields{between}, not {layout.order}")
+        rows.reject("field_count", f"{counted(len(fields), 'field')}{between}, not {layout.order}")
         return
     relevance = as_number(fields[layout.relevance])
     if relevance is None:
@@ -317,7 +322,8 @@ def read_judgments(path: Path) -> pa.Table:
             bad = part.rejected.slice(0, 1).to_pylist()[0]
             raise InputError(
                 f"{path}:{bad['line']}: {bad['detail']}",
-                "write `query document relevance` between tabs, or TREC's `query 0 document relevance`",
+                "write `query document relevance` between tabs (in a .csv, between commas), or TREC's "
+                "`query 0 document relevance`",
             )
         if part.judgments is not None:
             found.append(part.judgments.select(["query_id", "doc_id", "relevance"]))

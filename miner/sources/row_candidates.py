@@ -6,10 +6,12 @@ Their ids are those that an ingest of the rows gives them.
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 
 import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 
 from miner.arrays import pair_keys
@@ -39,6 +41,12 @@ def has_passages(file: File) -> bool:
     return shape_of(names) is not None or {"query", "positive"} <= set(names)
 
 
+_LEFT = {
+    "row without a query or with a fault": "rows without a query or with a fault",
+    "passage without a text": "passages without a text",
+    "passage without a score": "passages without a score",
+}
+"""What is left out, for one and for several."""
 _PIECE = 1 << 16
 """How many pairs are Python objects at once."""
 _PAIRS = pa.schema([("query", ID), ("document", ID), ("score", pa.float64())])
@@ -74,32 +82,30 @@ def candidates_of_rows(tables: Sequence[Table], origin: str, files: Sequence[Fil
     ranks, the positives first. Raises InputError for rows without scores that no export has, and for lists of
     different lengths.
     """
-    found = [_pairs(table) for table in tables]
-    unusable = sum(skipped for _, skipped in found)
-    pairs = pa.concat_tables([part for parts, _ in found for part in parts]).unify_dictionaries()
+    left = Counter[str]()
+    pairs = pa.concat_tables([part for table in tables for part in _pairs(table, left)]).unify_dictionaries()
     scored = pairs.filter(pairs["score"].is_valid())
     if not scored.num_rows and pairs.num_rows and all(table.mined for table in tables):
-        return _noted(_ranked(pairs, origin, files), unusable, 0)
+        return _noted(_ranked(pairs, origin, files), left)
     if not scored.num_rows:
         raise InputError(
             f"{origin}: the rows have texts, but no scores",
             "candidates need a score in each row; miner ingest reads the texts",
         )
-    unscored = pairs.num_rows - scored.num_rows
-    return _noted(merged(*_arrays(scored), origin, files), unusable, unscored)
+    left["passage without a score"] = len(np.setdiff1d(_keys(pairs), _keys(scored)))
+    return _noted(merged(*_arrays(scored), origin, files), left)
 
 
-def _noted(found: Candidates, unusable: int, unscored: int) -> Candidates:
+def _keys(pairs: pa.Table) -> npt.NDArray[np.int64]:
+    """Returns the `pair_keys` of a table."""
+    query, doc, _ = _arrays(pairs)
+    return pair_keys(query.indices.to_numpy(), doc.indices.to_numpy())
+
+
+def _noted(found: Candidates, left: Counter[str]) -> Candidates:
     """Returns the candidates with a note on what was left out."""
-    left = [
-        counted(number, one, many)
-        for number, one, many in (
-            (unusable, "row without a query or with a fault", "rows without a query or with a fault"),
-            (unscored, "passage without a score", "passages without a score"),
-        )
-        if number
-    ]
-    notes = [found.note, f"{found.origin}: left out: {listed(left)}" if left else ""]
+    parts = [counted(left[one], one, many) for one, many in _LEFT.items() if left[one]]
+    notes = [found.note, f"{found.origin}: left out: {listed(parts)}" if parts else ""]
     return replace(found, note="; ".join(filter(None, notes)))
 
 
@@ -124,22 +130,22 @@ def _ranked(pairs: pa.Table, origin: str, files: Sequence[File]) -> Candidates:
     return Candidates(origin, table, digest_of(files))
 
 
-def _pairs(table: Table) -> tuple[list[pa.Table], int]:
-    """Returns the pairs of a table, all positives before the negatives, and how many rows cannot be used."""
+def _pairs(table: Table, left: Counter[str]) -> list[pa.Table]:
+    """Returns the pairs of a table, all positives before the negatives; counts what it leaves out."""
     layout = find_layout(table, SourceConfig())
     several = [*layout.passages, *dict.fromkeys(layout.scores.values())]
     cut = len(layout.passages)
     positives, negatives = _PairColumns(), _PairColumns()
-    unusable = 0
     for record in table.read(layout.texts, several):
         if record.problem is not None or is_blank(record.values[0]):
-            unusable += 1
+            left["row without a query or with a fault"] += 1
             continue
         query_id = record.values[1] if layout.query_id else content_id("q-", record.values[0] or "")
         found = _ScoredRow(table.origin, record, layout, record.passages[cut:])
         positives.add(found.pairs(query_id or "", of_positives=True))
         negatives.add(found.pairs(query_id or "", of_positives=False))
-    return [*positives.tables(), *negatives.tables()], unusable
+        left["passage without a text"] += found.blanks
+    return [*positives.tables(), *negatives.tables()]
 
 
 class _ScoredRow:
@@ -155,6 +161,11 @@ class _ScoredRow:
             raise InputError(f"{self._where}: {error.args[1]}", "correct the row") from error
         self._found = {layout.positive: found.positives, **dict(found.negatives)}
         self._scores = dict(zip(dict.fromkeys(layout.scores.values()), scores, strict=True))
+
+    @property
+    def blanks(self) -> int:
+        """How many passages have no text."""
+        return sum(is_blank(passage.text) for passages in self._found.values() for passage in passages)
 
     def pairs(self, query_id: str, *, of_positives: bool) -> Iterator[tuple[str, str, float | None]]:
         """Yields the positives, or the negatives, that have a text: query, document and score."""

@@ -49,10 +49,10 @@ def train_encoder(
 
     `known` are the pairs that must not serve as negatives of each other; by default every row's anchor and
     positive. `dev` scores the model during training, and the best model is kept. `about` is stored in
-    metrics.json to say where the rows come from. After a kill, the same call goes on from the last
-    checkpoint; if everything is finished, it does nothing. Raises UsageError if `out` is taken or the rows
-    do not fit the loss, ModelError if the base does not load, MinerError if the training diverges. `card` is
-    for models that are kept: without it, there is neither card nor chart.
+    metrics.json to say where the rows come from. `card=False` writes only metrics.json beside the model.
+    After a kill, the same call goes on from the last checkpoint; if everything is finished, it does nothing.
+    Raises UsageError if `out` is taken or the rows do not fit the loss, ModelError if the base does not
+    load, MinerError if the training diverges.
     """
     require_ranking(examples, config)
     base = base_fingerprint(config)

@@ -227,8 +227,8 @@ def note_truncated(model: SentenceTransformer, texts: Iterable[str], progress: P
         )["input_ids"]
     )
     if truncated:
-        texts = counted(truncated, "text is", "texts are")
-        progress.note(f"{texts} longer than {limit} tokens: only the start is read")
+        found = counted(truncated, "text is", "texts are")
+        progress.note(f"{found} longer than {limit} tokens: only the start is read")
     return truncated
 
 

@@ -148,7 +148,7 @@ def labelled_pairs(
     query, doc = query[filled], doc[filled]
     if config.withheld:
         withheld = _withheld(collection, query, config)
-        progress.note(f"withheld for an audit: {withheld.sum():,} of {counted(len(query), 'positive')}")
+        progress.note(f"an audit withholds {withheld.sum():,} of {counted(len(query), 'positive')}")
         known = _outside(known, pair_keys(query[withheld], doc[withheld]), collection)
         query, doc = query[~withheld], doc[~withheld]
     exclusions = Exclusions.of(collection, known, judgments.negatives, overlaps=False, protected=())
