@@ -1,10 +1,11 @@
 #!/usr/bin/env bash
 # sentence-transformers 6.2.0: CrossEncoderRerankingEvaluator with always_rerank_positives=False scores the reranked
-# list as if the positives that the retriever did not find did not exist: the ideal ranking of nDCG and the divisor of MAP count the found positives alone. The figures of the ranking
-# before it (base_...) count all of them. (base_map is too high too: it counts a positive that was not found as if it
-# came right after the list.) A reranker that leaves the order as it is then has higher figures than the same order
-# before it, and the model card states the difference as its gain. The documentation promises a maximum that is bound
-# by the positives that the retriever found; the maximum is 1.
+# list as if the positives that the retriever did not find did not exist: the ideal ranking of nDCG and the divisor of
+# MAP count the found positives alone. The figures of the ranking before it (base_...) count all of them. (base_map is
+# too high too: it counts a positive that was not found as if it came right after the list.) A reranker that leaves
+# the order as it is then has higher figures than the same order before it, and the model card states the difference
+# as its gain. The documentation promises a maximum that is bound by the positives that the retriever found; the
+# maximum is 1.
 # huggingface/sentence-transformers#4054 (open in September 2026) proposes to count them.
 #
 # Who is hurt: whoever chooses the setting for its "more realistic evaluation" and compares the reranked figures with

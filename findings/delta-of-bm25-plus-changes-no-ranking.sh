@@ -2,9 +2,9 @@
 # bm25s 0.3.16 and rank-bm25 0.2.2: the constant delta of BM25+ changes no ranking. BM25+ (Lv & Zhai 2011) adds delta
 # for each word of the query that a document holds, so that a long document with the word stays above a document
 # without it. Both libraries add it for each word of the query to *every* document. What is left is plain BM25 and one
-# number per query, the same for all documents; and a document with none of the words has a score above 0.
-# bm25s does so on purpose: a comment in its source speaks of the scores of absent words in BM25L and BM25+. What it means
-# for delta is said nowhere.
+# number per query, the same for all documents; and a document with none of the words has a score above 0. bm25s does
+# so on purpose: a comment in its source speaks of the scores of absent words in BM25L and BM25+. What it means for
+# delta is said nowhere.
 #
 # Who is hurt: whoever takes BM25+ for its gain on long documents, or tunes delta: every value gives the same figures.
 # And whoever drops what does not match with "score > 0", as is usual with BM25: with BM25+ that drops nothing, and

@@ -3,11 +3,12 @@
 # those of the name that stands last. The trainer marks the rows with a transform that it sets on the Dataset itself,
 # not on a copy; the second name's transform wraps the first one's, for both. If every name has a loss, the first
 # name's loss is never called: its half of the steps trains the other one. If every name has its own prompts, all rows
-# get the prompts of the last name. There is no error, and there are as many steps as expected. The mark stays on the Dataset after the training. The transform also replaces the Dataset's format: columns
-# that set_format(columns=...) hides come back, and a loss reads a third column as hard negatives.
+# get the prompts of the last name. There is no error, and there are as many steps as expected. The mark stays on the
+# Dataset after the training. The transform also replaces the Dataset's format: columns that set_format(columns=...)
+# hides come back, and a loss reads a third column as hard negatives.
 #
-# Who is hurt: whoever trains the same pairs with two losses, or with a prompt and without one, so that the model works
-# with both. The model has learnt one of the two, and which one depends on the order of the names.
+# Who is hurt: whoever trains the same pairs with two losses, or with a prompt and without one, so that the model
+# works with both. The model has learnt one of the two, and which one depends on the order of the names.
 # What to do there: a Dataset of its own for every name.
 #
 # Exits with 0 if the behaviour is as described, with 1 if it has changed.

@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
 # PyLate 1.6.0: the collator of the training decides by a column's *name* whether its texts are queries: the name must
-# contain "query" or "anchor", in small letters. The losses take the first column for the query, whatever its name. So in
-# a data set with the columns "question", "answer" (or "Query") the queries are tokenised as documents: with the marker
-# of documents, up to the length of documents. The training runs, and no message is logged.
+# contain "query" or "anchor", in small letters. The losses take the first column for the query, whatever its name. So
+# in a data set with the columns "question", "answer" (or "Query") the queries are tokenised as documents: with the
+# marker of documents, up to the length of documents. The training runs, and no message is logged.
 #
 # Who is hurt: whoever trains a ColBERT model on question and answer pairs. model.encode(..., is_query=True) then puts
 # the marker of queries and as many [MASK] tokens as belong to a query, neither of which the training has seen: the
