@@ -10,9 +10,10 @@ training, and reranks BM25's best documents of test queries:
 
 All trainings of one seed have the same queries and the same number of steps (--steps) of about 32 pairs; with
 the same negatives, the same pairs. There are as many queries as have the pairs of these steps, each pair once
-(--epochs); where fewer negatives are found, pairs are repeated. An arm is compared with `bce`: with every seed, and p < 0.05 in a paired randomisation test over
-queries, corrected for the number of comparisons (Holm). The teacher and the order of BM25 are rows of their
-own, without a comparison. A finished training is not repeated by the same command.
+(--epochs); where fewer negatives are found, pairs are repeated. An arm is compared with `bce`: with every
+seed, and p < 0.05 in a paired randomisation test over queries, corrected for the number of comparisons
+(Holm). The teacher and the order of BM25 are rows of their own, without a comparison. A finished training is
+not repeated by the same command.
 """
 
 from __future__ import annotations

@@ -152,7 +152,8 @@ def test_a_beir_folder_without_queries(tmp_path: Path) -> None:
     folder = beir(tmp_path / "b", TEXTS, {})
     (folder / "queries.jsonl").unlink()
     assert open_source(str(folder), SourceConfig()).note == (
-        f"{folder} has no qrels/*.tsv and no queries.jsonl: no judgments"
+        f"{folder} has no qrels and no queries.jsonl: no judgments; "
+        "a file of them elsewhere is a source of its own"
     )
     assert ingest(tmp_path / "s.duckdb", str(folder)).added["documents"] == 3
     write(folder / "queries.jsonl", jsonl({"_id": "q", "text": "?"}))

@@ -160,7 +160,7 @@ def test_unknown_ids_are_counted_and_listed() -> None:
     assert notes.notes == [
         "run: 3 candidates left out: 2 queries (q8, q9) are not among the queries of split train; "
         "2 documents (b, c) are not in the store",
-        "run: 1 of 2 queries of split train have no candidates",
+        "run: 1 of 2 queries of split train has no candidates",
     ]
 
 

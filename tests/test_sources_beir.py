@@ -283,3 +283,13 @@ def test_texts_of_one_word_between_commas_are_no_judgments(tmp_path: Path) -> No
     with pytest.raises(InputError) as caught:
         collect(tmp_path / "pairs.csv")
     assert "--relevance-column label" in str(caught.value)
+
+
+@pytest.mark.parametrize("between", [",", "\t"])
+def test_a_table_of_texts_with_ids_is_no_judgments(tmp_path: Path, between: str) -> None:
+    rows = ["query_id query doc_id document score", "q1 bread d1 dough 1", "q2 tea d2 metal 0"]
+    name = "pairs.csv" if between == "," else "pairs.tsv"
+    file = write(tmp_path / name, "\n".join(rows).replace(" ", between))
+    with pytest.raises(InputError) as caught:
+        collect(file)
+    assert "--positive-column document --relevance-column score" in str(caught.value)

@@ -36,10 +36,8 @@ def label_table(found: FalseNegativeRate) -> str:
             f"{percent_interval(low, high, 2)}"
         )
     if found.unlabelled:
-        notes.append(
-            f"{counted(found.unlabelled, 'pair of the sample has', 'pairs of the sample have')} no label: the "
-            "estimate assumes that none was left out for what it is"
-        )
+        pairs = counted(found.unlabelled, "pair of the sample has", "pairs of the sample have")
+        notes.append(f"{pairs} no label: the estimate assumes that none was left out for what it is")
     if found.judged:
         negatives = counted(found.judged, "negative that is", "negatives that are")
         notes.append(f"the rate counts {negatives} judged not relevant as right")

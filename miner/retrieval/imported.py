@@ -122,7 +122,8 @@ def _known(
     query = queries.positions[known]
     without = collection.queries.num_rows - len(np.unique(query))
     if without:
-        progress.note(f"{origin}: {without:,} of {collection.queries.num_rows:,} {split} have no candidates")
+        number, has = collection.queries.num_rows, "has" if without == 1 else "have"
+        progress.note(f"{origin}: {without:,} of {number:,} {split} {has} no candidates")
     rank = table["rank"].combine_chunks().fill_null(0).to_numpy()[known]
     score = table["score"].to_numpy()[known] if candidates.has_scores else -rank.astype(np.float64)
     return query, documents.positions[known], score, rank

@@ -75,7 +75,10 @@ def open_beir(source: str, folder: Path, config: SourceConfig) -> Source:
     ]
     notes = unread(left, folder)
     if not qrels and not only_documents:
-        notes.append(f"{source} has no qrels/*.tsv{' and no queries.jsonl' * is_alone}: no judgments")
+        missing = "qrels and no queries.jsonl" if is_alone else "qrels/SPLIT.tsv"
+        notes.append(
+            f"{source} has no {missing}: no judgments; a file of them elsewhere is a source of its own"
+        )
     total = sum(file.size for file in read)
     parts = _parts(texts, qrels_files)
     return Source(source, total, "bytes", parts, "\n".join(notes), read_as=_READ_AS)

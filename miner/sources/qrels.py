@@ -28,6 +28,8 @@ _SCORES = ("score", "scores", "relevance_score")
 _SCORES_LOOKED_AT = 1000
 _TEXTS = ("query", "topic", "document", "doc")
 """Those that a table may give to texts."""
+_BESIDE_IDS = {*_TEXTS, "text", "passage", "positive", "question", "answer", "title"}
+"""Columns beside ids that make a table one of texts."""
 _NOT_FINITE = ("nan", "inf", "infinity")
 
 
@@ -144,6 +146,8 @@ def is_judgments(file: File) -> bool:
         return layout is not None
     rows = [layout.fields(line.text) for line in islice(lines(file), _LOOKED_AT) if line.text.strip()]
     if layout.separator == "," and None in _named(rows[0], _IDS):
+        return False
+    if layout.header and None not in _named(rows[0], _IDS) and set(map(str.lower, rows[0])) & _BESIDE_IDS:
         return False
     if layout.width == 3 and not layout.header:
         several = len({row[2] for row in rows if len(row) == 3}) > _MOST_GRADES

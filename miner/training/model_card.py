@@ -330,8 +330,8 @@ def _average_precision(metrics: RerankerMetrics) -> str:
 Average precision on held-out queries: **{metrics.average_precision:.4f}**
 (random order: {metrics.chance:.4f}).
 
-For each of {metrics.held_out_queries} queries that no model trained on, the judged positives are ranked
-against their mined and random negatives ({metrics.held_out_pairs} pairs); the figure is the mean of the
+No model trained on {counted(metrics.held_out_queries, "query", "queries")}: the judged positives of each are
+ranked against its mined and random negatives ({metrics.held_out_pairs} pairs); the figure is the mean of the
 average precisions. Mined negatives are unjudged, and some are relevant: a perfect model stays below 1."""
 
 

@@ -281,8 +281,8 @@ def _readme(report: BenchReport) -> str:
         [
             f"# Easy against hard on {report.store}\n",
             "Arms of one size train on the same positives, in the same order, with the same steps and seeds;",
-            "a larger size has more steps. p values are from paired randomisation tests over queries; a",
-            "query's value is its mean over the seeds.\n",
+            "the table has the steps of each size. p values are from paired randomisation tests over",
+            "queries; the value of a query is its mean over the seeds.\n",
             "```",
             table(report),
             "```\n",
