@@ -145,9 +145,10 @@ def is_judgments(file: File) -> bool:
     if layout is None or layout.names is not None:
         return layout is not None
     rows = [layout.fields(line.text) for line in islice(lines(file), _LOOKED_AT) if line.text.strip()]
-    if layout.separator == "," and None in _named(rows[0], _IDS):
+    names_ids = None not in _named(rows[0], _IDS)
+    if names_ids and _BESIDE_IDS & set(map(str.lower, rows[0])):
         return False
-    if layout.header and None not in _named(rows[0], _IDS) and set(map(str.lower, rows[0])) & _BESIDE_IDS:
+    if layout.separator == "," and not names_ids:
         return False
     if layout.width == 3 and not layout.header:
         several = len({row[2] for row in rows if len(row) == 3}) > _MOST_GRADES

@@ -24,7 +24,7 @@ from miner.training.batches import KnownPositives
 from miner.training.encoder_config import SCRATCH, EncoderConfig
 from miner.training.encoder_trainer import DevTask, Training, require_ranking, train_model
 from miner.training.examples import Examples
-from miner.training.model_card import ENCODER, EncoderMetrics, EncoderReport, write_card, write_metrics
+from miner.training.model_card import ENCODER, EncoderMetrics, EncoderReport, write_card
 from miner.training.workspace import TRAINED, Job, finished, publish, trained_once, workspace
 
 _CODE = 3
@@ -43,16 +43,14 @@ def train_encoder(
     about: Mapping[str, Any] | None = None,
     progress: Progress = SILENT,
     force: bool = False,
-    card: bool = True,
 ) -> EncoderReport:
-    """Trains an encoder and writes it with its metrics, its card and its chart to the new folder `out`.
+    """Trains an encoder and writes it with its card, metrics and chart to the new folder `out`.
 
     `known` are the pairs that must not serve as negatives of each other; by default every row's anchor and
     positive. `dev` scores the model during training, and the best model is kept. `about` is stored in
-    metrics.json to say where the rows come from. `card=False` writes only metrics.json beside the model.
-    After a kill, the same call goes on from the last checkpoint; if everything is finished, it does nothing.
-    Raises UsageError if `out` is taken or the rows do not fit the loss, ModelError if the base does not
-    load, MinerError if the training diverges.
+    metrics.json to say where the rows come from. After a kill, the same call goes on from the last
+    checkpoint; if everything is finished, it does nothing. Raises UsageError if `out` is taken or the rows
+    do not fit the loss, ModelError if the base does not load, MinerError if the training diverges.
     """
     require_ranking(examples, config)
     base = base_fingerprint(config)
@@ -106,10 +104,7 @@ def train_encoder(
                 seconds=round(time.perf_counter() - started, 1),
                 **asdict(training),
             )
-            if card:
-                write_card(work / TRAINED, out.name, metrics)
-            else:
-                write_metrics(work / TRAINED, metrics)
+            write_card(work / TRAINED, out.name, metrics)
             publish(work / TRAINED, out, work)
     return EncoderReport(out, metrics, False)
 

@@ -188,14 +188,9 @@ class RerankerReport(Readable):
     """Whether it was already finished, so that nothing was computed."""
 
 
-def write_metrics(folder: Path, metrics: Metrics) -> None:
-    """Writes metrics.json into a model's folder."""
-    (folder / METRICS).write_text(metrics.json(), "utf-8")
-
-
 def write_card(folder: Path, title: str, metrics: Metrics) -> None:
     """Writes metrics.json, README.md and, for an encoder, the chart of its loss into a model's folder."""
-    write_metrics(folder, metrics)
+    (folder / METRICS).write_text(metrics.json(), "utf-8")
     if panels := _panels(metrics):
         draw(title, panels, folder / f"{CURVE}.png", folder / f"{CURVE}.svg")
     (folder / "README.md").write_text(card(title, metrics), "utf-8")
@@ -330,8 +325,8 @@ def _average_precision(metrics: RerankerMetrics) -> str:
 Average precision on held-out queries: **{metrics.average_precision:.4f}**
 (random order: {metrics.chance:.4f}).
 
-No model trained on {counted(metrics.held_out_queries, "query", "queries")}: the judged positives of each are
-ranked against its mined and random negatives ({metrics.held_out_pairs} pairs); the figure is the mean of the
+No model trained on the held-out queries ({metrics.held_out_queries}). The judged positives of each are ranked
+against its mined and random negatives ({metrics.held_out_pairs} pairs); the figure is the mean of the
 average precisions. Mined negatives are unjudged, and some are relevant: a perfect model stays below 1."""
 
 

@@ -131,7 +131,7 @@ def trial(
         """Trains into the folder `model`, and returns the figures."""
         progress.note(name)
         quiet = WithoutNotes(progress)
-        report = train_encoder(examples, model, training, known=known, progress=quiet, card=False)
+        report = train_encoder(examples, model, training, known=known, progress=quiet)
         started = time.perf_counter()
         evaluation = measured.figures(model, training, quiet)
         progress.note(f"{name}: {evaluation.headline} {evaluation.means[evaluation.headline]:.4f}")
